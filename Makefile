@@ -1,0 +1,53 @@
+# make demo   see it work        make test   the tests        make up   run it
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null)
+
+ifdef UV
+  MAKE_VENV = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+  INSTALL   = uv pip install --quiet --python $(BIN)/python --constraint requirements.lock
+else
+  MAKE_VENV = $(PYTHON) -m venv $(VENV)
+  INSTALL   = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+endif
+
+.PHONY: demo up test lint bench lock clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/onysoft-worker demo
+
+up: $(VENV)/.installed
+	@$(BIN)/onysoft-worker up
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python bench/run.py
+
+# Renew the pins: everything the project and its tools need, exact, no addresses.
+lock: $(VENV)/.installed-dev
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip | grep -v ' @ ' > requirements.lock
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "onysoft-worker needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "making $(VENV)"; $(MAKE_VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml requirements.lock
+	@echo "installing what the worker needs"; $(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"; $(INSTALL) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
