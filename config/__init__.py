@@ -1,0 +1,1 @@
+"""What an operator sets: environment, models file, logging. Nothing here knows what a job is."""
