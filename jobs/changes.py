@@ -1,0 +1,364 @@
+"""Owns how a job's record changes: one pure function a step, each returning the whole ``Change``.
+
+A change carries the record before and after, the webhook events it makes, the counters it moves, what the fleet learns
+from it (a pause, a hold, a cooldown) and a line of the job's timeline. The store writes all of it in one Redis step or
+nothing. Which wheels the job is on follows from the record after, so that no step can forget it: a job that waits its
+turn is on the submit wheel at its time, and a task that may still run is on the track wheel.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
+from jobs.failures import Category, Code, Failure
+from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
+from jobs.polling import LATE_GAP_MS
+from jobs.states import Event, Status, advance
+
+Counter = tuple[str, ...]  # the metric's name and its labels' values
+
+ON_SUBMIT_WHEEL = frozenset({Status.QUEUED, Status.WAITING})
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What all workers learn from one answer."""
+
+    pause_until_ms: int | None = None  # no submissions before: the account's requests a minute are used up
+    hold: str | None = None  # no submissions until a probe succeeds, with the failure's code
+    release_hold: bool = False
+    cool_model: str | None = None
+    cool_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step of a job. ``before`` is None for a new one; ``event`` is None where the status does not move."""
+
+    before: Job | None
+    after: Job
+    event: Event | None
+    note: Mapping[str, Any]
+    webhooks: tuple[str, ...] = ()
+    counters: tuple[Counter, ...] = ()
+    fleet: Fleet = Fleet()
+    looks: Mapping[int, int | None] = field(default_factory=dict)  # attempt -> next look (ms), None: never again
+
+    @property
+    def submit_at_ms(self) -> int | None:
+        """When the submit wheel has the job due, or None where it is not to be on it."""
+        if self.after.status not in ON_SUBMIT_WHEEL:
+            return None
+        return self.after.next_action_at_ms or self.after.updated_at_ms
+
+
+def create(spec: Spec, *, now_ms: int, rev: str) -> Change:
+    """Make a new job, due at once."""
+    job = Job(spec, rev, Status.QUEUED, now_ms, deadline_at_ms=now_ms + spec.deadline_ms)
+    return Change(None, job, None, {"event": "job.created", "model": job.model})
+
+
+def reject(spec: Spec, failure: Mapping[str, Any], *, now_ms: int, rev: str) -> Change:
+    """Make a job that failed before it began, so that its caller finds out why."""
+    job = Job(spec, rev, Status.FAILED, now_ms, deadline_at_ms=now_ms, completed_at_ms=now_ms, failure=failure)
+    return Change(
+        None,
+        job,
+        None,
+        {"event": "job.rejected", "code": failure["code"], "message": failure["message"]},
+        webhooks=("job.failed",),
+        counters=(("jobs_total", spec.kind, Status.FAILED), ("failures_total", job.model, failure["code"])),
+    )
+
+
+def begin(job: Job, *, now_ms: int, rev: str) -> Change:
+    """Write the intent of a submission. A resend after an unknown answer keeps that attempt's idempotency key."""
+    number = _next_number(job)
+    last = job.attempts[-1] if job.attempts else None
+    key, resend = f"{job.id}/{job.round}.{number}", False
+    if last is not None and last.outcome is Outcome.UNKNOWN and last.round == job.round:
+        key, resend = last.key, True
+    attempt = Attempt(number, job.model, job.model_index, job.round, key, now_ms)
+    after = replace(
+        job.with_attempt(attempt),
+        rev=rev,
+        status=advance(job.status, Event.SUBMIT),
+        updated_at_ms=now_ms,
+        next_action_at_ms=None,
+        unknown_resends=job.unknown_resends + resend,
+    )
+    return Change(job, after, Event.SUBMIT, {"event": "attempt.begun", "attempt": number, "model": job.model})
+
+
+def accept(job: Job, task_id: str, *, first_look_ms: int, now_ms: int, rev: str, cost: Any = None) -> Change:
+    """Record the gateway's task id: the task is paid for, and tracked from now on."""
+    attempt = _current(job)
+    after = replace(
+        job.with_attempt(replace(attempt, task_id=task_id, cost=cost)),
+        rev=rev,
+        status=advance(job.status, Event.ACCEPT),
+        updated_at_ms=now_ms,
+        failure=None,
+        deferrals=0,
+    )
+    return Change(
+        job,
+        after,
+        Event.ACCEPT,
+        {"event": "task.accepted", "attempt": attempt.number, "model": attempt.model, "task_id": task_id},
+        webhooks=("job.processing",),
+        fleet=Fleet(release_hold=True),
+        looks={attempt.number: now_ms + first_look_ms},
+    )
+
+
+def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome | None, now_ms: int, rev: str) -> Change:
+    """Carry out a decision. ``outcome`` ends the attempt under way; None where none was begun.
+
+    A refusal that costs no attempt and is not the job's end leaves none: its number is used again.
+    """
+    shown = _shown(failure, decision)
+    job_after, looks, counters = _end_attempt(job, shown, failure, decision, outcome, now_ms)
+    event = Event.FAIL if isinstance(decision, Fail) else Event.WAIT
+    after = replace(
+        job_after,
+        rev=rev,
+        status=advance(job.status, event),
+        updated_at_ms=now_ms,
+        failure=shown,
+        deferrals=job.deferrals + 1,
+        next_action_at_ms=None if isinstance(decision, Fail) else decision.at_ms,
+        completed_at_ms=now_ms if isinstance(decision, Fail) else None,
+        model_index=decision.model_index if isinstance(decision, FailOver) else job.model_index,
+    )
+    counters += [("failures_total", job.model, failure.code)]
+    if failure.code is Code.SUBMIT_UNKNOWN:
+        counters += [("unknown_submits_total", "failed" if isinstance(decision, Fail) else "resent")]
+    note = {"event": _NOTE[type(decision)], "attempt": job.current and job.current.number, "model": job.model}
+    note |= {"code": shown["code"], "message": shown["message"], "next_action_at": rfc3339(after.next_action_at_ms)}
+    webhooks: tuple[str, ...] = ("job.waiting",)
+    match decision:
+        case Fail():
+            webhooks = ("job.failed",)
+            counters += [("jobs_total", job.spec.kind, Status.FAILED)]
+        case FailOver():
+            webhooks = ("job.failed_over", "job.waiting")
+            counters += [("failovers_total", job.model, after.model)]
+            note["to_model"] = after.model
+        case Retry() | Park() | Hold():
+            pass
+    return Change(job, after, event, note, webhooks, tuple(counters), _lesson(failure, decision), looks)
+
+
+_NOTE: Mapping[type, str] = {
+    Retry: "job.backed_off",
+    FailOver: "job.failed_over",
+    Park: "job.parked",
+    Hold: "job.held",
+    Fail: "job.failed",
+}
+
+
+def _end_attempt(
+    job: Job, shown: Mapping[str, Any], failure: Failure, decision: Decision, outcome: Outcome | None, now_ms: int
+) -> tuple[Job, dict[int, int | None], list[Counter]]:
+    attempt = job.current
+    if attempt is None or outcome is None:
+        return job, {}, []
+    if outcome is Outcome.REFUSED and not failure.counts_as_attempt and not _is_verdict(failure, decision):
+        return replace(job, attempts=job.attempts[:-1]), {}, []
+    counted = failure.counts_as_attempt or outcome is not Outcome.REFUSED
+    ended = _ended(job, attempt, outcome, now_ms, failure=shown, counted=counted)
+    look = {attempt.number: now_ms + LATE_GAP_MS if ended.watched else None} if attempt.task_id else {}
+    return job.with_attempt(ended), look, [("attempts_total", attempt.model, outcome)]
+
+
+def _is_verdict(failure: Failure, decision: Decision) -> bool:
+    """Whether a refusal says something about the request or the model that its reader wants to see kept."""
+    return isinstance(decision, Fail) or (failure.category is Category.TERMINAL and not isinstance(decision, Hold))
+
+
+def _ended(job: Job, attempt: Attempt, outcome: Outcome, now_ms: int, **more: Any) -> Attempt:
+    look = job.looks.get(attempt.number)
+    polls = look.polls if look else attempt.polls
+    return replace(attempt, outcome=outcome, ended_at_ms=now_ms, polls=polls, **more)
+
+
+def _lesson(failure: Failure, decision: Decision) -> Fleet:
+    match decision:
+        case Hold():
+            return Fleet(hold=str(failure.code))
+        case Retry(at) if failure.code is Code.RATE_LIMITED:
+            return Fleet(pause_until_ms=at)
+        case _:
+            return Fleet()
+
+
+def cooled(change: Change, model: str, until_ms: int) -> Change:
+    """Tell the fleet that a model is at its limit until a time."""
+    return replace(change, fleet=replace(change.fleet, cool_model=model, cool_until_ms=until_ms))
+
+
+def complete(job: Job, number: int, result: Mapping[str, Any], *, now_ms: int, rev: str, cost: Any = None) -> Change:
+    """End a job well with the result of one of its attempts: the current one, or a late one that got there first."""
+    attempt = job.attempt(number)
+    assert attempt is not None
+    done = _ended(job, attempt, Outcome.SUCCEEDED, now_ms, failure=None)
+    done = replace(done, cost=attempt.cost if cost is None else cost)
+    after = job.with_attempt(done)
+    dropped = job.current
+    if dropped is not None and dropped.number != number:
+        after = after.with_attempt(_ended(job, dropped, Outcome.ABANDONED, now_ms))
+    after = replace(
+        after,
+        rev=rev,
+        status=advance(job.status, Event.COMPLETE),
+        model_index=attempt.model_index,
+        updated_at_ms=now_ms,
+        completed_at_ms=now_ms,
+        next_action_at_ms=None,
+        failure=None,
+        result={"urls": [], "expires_at": rfc3339(now_ms + RESULT_LIFETIME_MS), **result},
+    )
+    return Change(
+        job,
+        after,
+        Event.COMPLETE,
+        {"event": "job.completed", "attempt": number, "model": attempt.model},
+        webhooks=("job.completed",),
+        counters=(
+            ("attempts_total", attempt.model, Outcome.SUCCEEDED),
+            ("jobs_total", job.spec.kind, Status.COMPLETED),
+        ),
+        looks={number: None},
+    )
+
+
+def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
+    """End a job at its caller's wish. A task under way cannot be stopped: it is looked at rarely until it ends."""
+    after, looks = _abandon_current(job, now_ms)
+    failure = {
+        "code": str(Code.CANCELED), "category": "terminal", "action": "fail", "http_status": None,
+        "gateway_code": None, "message": "canceled on request", "rule": "canceled",
+    }  # fmt: skip
+    after = replace(
+        after,
+        rev=rev,
+        status=advance(job.status, Event.CANCEL),
+        updated_at_ms=now_ms,
+        completed_at_ms=now_ms,
+        next_action_at_ms=None,
+        failure=failure,
+    )
+    return Change(
+        job,
+        after,
+        Event.CANCEL,
+        {"event": "job.canceled"},
+        webhooks=("job.canceled",),
+        counters=(("jobs_total", job.spec.kind, Status.CANCELED),),
+        looks=looks,
+    )
+
+
+def _abandon_current(job: Job, now_ms: int) -> tuple[Job, dict[int, int | None]]:
+    attempt = job.current
+    if attempt is None:
+        return job, {}
+    if attempt.task_id is None:
+        return job.with_attempt(_ended(job, attempt, Outcome.UNKNOWN, now_ms)), {}
+    return job.with_attempt(_ended(job, attempt, Outcome.ABANDONED, now_ms)), {attempt.number: now_ms + LATE_GAP_MS}
+
+
+def retry(job: Job, *, now_ms: int, rev: str) -> Change:
+    """Open an ended job for a new round of attempts, or adopt a task of its that still runs."""
+    running = next((attempt for attempt in reversed(job.attempts) if attempt.watched), None)
+    event = Event.ADOPT if running else Event.RETRY
+    after = replace(
+        job,
+        rev=rev,
+        status=advance(job.status, event),
+        round=job.round + 1,
+        deadline_at_ms=now_ms + job.spec.deadline_ms,
+        updated_at_ms=now_ms,
+        next_action_at_ms=None,
+        completed_at_ms=None,
+        failure=None,
+        deferrals=0,
+        unknown_resends=0,
+        model_index=running.model_index if running else 0,
+    )
+    looks: dict[int, int | None] = {}
+    if running:
+        adopted = replace(running, outcome=None, ended_at_ms=None, failure=None, round=after.round)
+        others = tuple(attempt for attempt in after.attempts if attempt.number != running.number)
+        after = replace(after, attempts=(*others, adopted))
+        looks = {running.number: now_ms}
+    return Change(job, after, event, {"event": "job.retried", "adopted": running and running.task_id}, looks=looks)
+
+
+def late(job: Job, number: int, *, status: str, urls: list[str], now_ms: int, rev: str) -> Change:
+    """Record how a task ended that had been given up. ``status``: succeeded, failed, or unknown after a day."""
+    attempt = job.attempt(number)
+    assert attempt is not None
+    ended = replace(attempt, late={"status": status, "at_ms": now_ms, "urls": urls})
+    after = replace(job.with_attempt(ended), rev=rev, updated_at_ms=now_ms)
+    return Change(
+        job,
+        after,
+        None,
+        {"event": "task.ended_late", "attempt": number, "model": attempt.model, "code": status},
+        webhooks=("job.late_result",) if status == "succeeded" else (),
+        looks={number: None},
+    )
+
+
+def keep_task(job: Job, model: str, key: str, task_id: str, *, now_ms: int, rev: str) -> Change:
+    """Keep a task id whose submission was overtaken (its claim had gone stale): it is paid, so it is looked at."""
+    lost = next((a for a in job.attempts if a.key == key and a.outcome is Outcome.UNKNOWN and not a.task_id), None)
+    if lost is None:
+        index = job.spec.models.index(model) if model in job.spec.models else job.model_index
+        lost = Attempt(_next_number(job), model, index, job.round, key, now_ms)
+    attempt = replace(lost, task_id=task_id, ended_at_ms=lost.ended_at_ms or now_ms, outcome=Outcome.ABANDONED)
+    number, current = attempt.number, job.current
+    after = replace(job.with_attempt(attempt), rev=rev, updated_at_ms=now_ms)
+    if current is not None:  # the attempt under way stays the last one: it is found there
+        after = replace(after, attempts=(*(a for a in after.attempts if a.number != current.number), current))
+    return Change(
+        job,
+        after,
+        None,
+        {"event": "task.kept", "attempt": number, "model": model, "task_id": task_id},
+        counters=(("attempts_total", model, Outcome.ABANDONED),),
+        looks={number: now_ms + LATE_GAP_MS},
+    )
+
+
+def _next_number(job: Job) -> int:
+    return max((attempt.number for attempt in job.attempts), default=0) + 1
+
+
+def _current(job: Job) -> Attempt:
+    attempt = job.current
+    assert attempt is not None, "an attempt is under way"
+    return attempt
+
+
+def _shown(failure: Failure, decision: Decision) -> dict[str, Any]:
+    """Write a failure as the contract shows it, with the action that was decided."""
+    because = decision.because if isinstance(decision, Fail) else None
+    return {
+        "code": str(failure.code),
+        "category": str(failure.category),
+        "action": str(decision.action),
+        "http_status": failure.http_status,
+        "gateway_code": failure.gateway_code,
+        "message": f"{failure.message} ({because})" if because else failure.message,
+        "rule": failure.rule,
+    }
+
+
+def look_of(job: Job, number: int) -> Look:
+    """Say what look-ups of an attempt's task have seen."""
+    return job.looks.get(number, Look())

@@ -1,0 +1,72 @@
+"""Owns the question whether a webhook may be sent somewhere: the URL's form, and which addresses are public.
+
+Used twice: at enqueue on the URL (a literal address is refused at once), and by the delivery transport's resolver on
+each address a name resolves to, just before it connects. Sources: IANA's special-purpose registries as Python's
+``ipaddress`` carries them; RFC 4291 (mapped), RFC 6052 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo).
+"""
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+MAX_URL_CHARS = 2048
+
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_LOCAL_NAMES = ("localhost", ".localhost", ".local", ".internal", ".home.arpa")
+
+
+def url_fault(url: str, *, allow_private: bool) -> str | None:
+    """Say what is wrong with a webhook URL, or None. Names are not resolved here."""
+    if len(url) > MAX_URL_CHARS:
+        return f"must be at most {MAX_URL_CHARS} characters"
+    if any(ord(char) <= 0x20 or ord(char) == 0x7F for char in url) or "\\" in url:
+        return "must not contain spaces, control characters or backslashes"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        return "must be an http or https URL with a host"
+    if "@" in parts.netloc:
+        return "must not carry credentials"
+    if allow_private:
+        return None
+    return _host_fault(host)
+
+
+def _host_fault(host: str) -> str | None:
+    name = host.rstrip(".").lower()
+    if any(name == local.lstrip(".") or name.endswith(local) for local in _LOCAL_NAMES):
+        return f"points to a private name ({host})"
+    literal = _literal(name)
+    if literal is None:
+        return None
+    return None if is_public(literal) else f"points to a non-public address ({literal})"
+
+
+def _literal(host: str) -> str | None:
+    """Read a host as an address the way a resolver would: dotted, decimal, octal or hex; None for a name."""
+    try:
+        return str(ipaddress.ip_address(host.split("%", 1)[0]))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeEncodeError):
+        return None
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an address is globally reachable, looking through every form that embeds an IPv4 address."""
+    ip = ipaddress.ip_address(address.split("%", 1)[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        if any(ip in network for network in _NAT64):
+            embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        if ip in ipaddress.IPv6Network("::/96"):
+            return False
+        found = [inner for inner in embedded if inner is not None]
+        if found:
+            return all(is_public(str(inner)) for inner in found)
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved

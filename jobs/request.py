@@ -1,0 +1,172 @@
+"""Owns what a caller may ask for: the request's fields, their limits, and the one fingerprint of a request.
+
+Faults come back all at once, a line each, with the field named as the caller wrote it. Names: the project's contract.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from jobs.destinations import url_fault
+
+MAX_REQUEST_BYTES = 11 * 1024 * 1024
+MAX_METADATA_BYTES = 4096
+ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
+
+Kind = Literal["video", "image", "music", "audio", "voice"]
+WebhookEvent = Literal[
+    "job.completed",
+    "job.failed",
+    "job.canceled",
+    "job.processing",
+    "job.waiting",
+    "job.failed_over",
+    "job.late_result",
+]
+DEFAULT_WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = ("job.completed", "job.failed", "job.canceled")
+
+JobId = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=128)]
+ModelId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x20\x7f]+$", min_length=1, max_length=200)]
+
+
+class JobRequest(BaseModel):
+    """A job as a caller asks for it. Only ``kind`` and ``input`` are required."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: JobId | None = Field(None, description="Idempotency key: the same id with the same request is the same job.")
+    kind: Kind
+    model: ModelId | None = None
+    fallbacks: Annotated[list[ModelId], Field(max_length=8)] | None = None
+    input: dict[str, Any] = Field(description="The model's own parameters, passed on as they are.")
+    webhook_url: str | None = None
+    webhook_events: list[WebhookEvent] | None = None
+    metadata: dict[str, Any] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    on_unknown_submit: Literal["retry", "fail"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request: the field, dotted, and what to do about it."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class InvalidRequest(Exception):  # noqa: N818 - named after what it says
+    """The request cannot be taken; ``faults`` has one entry for each thing wrong with it."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
+class RequestTooLarge(InvalidRequest):
+    """The request is over the size limit."""
+
+    def __init__(self) -> None:
+        super().__init__(Fault("request", f"is over the limit of {MAX_REQUEST_BYTES // 1024**2} MB in all"))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that is valid: what was asked, its fingerprint (hex) and the input as canonical JSON bytes."""
+
+    request: JobRequest
+    fingerprint: str
+    input_json: bytes
+
+
+def read_request(raw: Any, *, allow_private: bool) -> Order:
+    """Check a decoded request whole; raise ``InvalidRequest`` with every fault.
+
+    The fingerprint is of the request as sent, before defaults, without its id: two requests under one id are the
+    same job if and only if their fingerprints are equal.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidRequest(Fault("request", "must be a JSON object"))
+    try:
+        canonical = canonical_json({name: value for name, value in raw.items() if name != "id"})
+        input_json = canonical_json(raw.get("input"))
+    except _NOT_JSON as error:
+        raise InvalidRequest(*(Fault(name, _PLAIN_JSON) for name in _not_json(raw))) from error
+    if len(canonical) > MAX_REQUEST_BYTES:
+        raise RequestTooLarge
+    faults: list[Fault] = []
+    request: JobRequest | None = None
+    try:
+        request = JobRequest.model_validate(raw)
+    except ValidationError as error:
+        faults += [_fault(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors(include_input=False)]
+    faults += _further_faults(raw, allow_private=allow_private)
+    if request is None or faults:
+        raise InvalidRequest(*dict.fromkeys(faults))
+    return Order(request, hashlib.sha256(canonical).hexdigest(), input_json)
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode JSON with sorted keys and no spaces; raise ``ValueError`` for what is not JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+_NOT_JSON = (ValueError, TypeError, RecursionError)
+_PLAIN_JSON = "must be plain JSON: Unicode text, finite numbers, no deep nesting"
+
+
+def _not_json(raw: dict[Any, Any]) -> list[str]:
+    """Name the fields that cannot be encoded as JSON."""
+    names = []
+    for name, value in raw.items():
+        try:
+            canonical_json({name: value})
+        except _NOT_JSON:
+            names.append(ascii(name).strip("'"))
+    return names or ["request"]
+
+
+def valid_id(text: str) -> bool:
+    """Tell whether a text may be a job's id."""
+    return re.fullmatch(ID_PATTERN, text) is not None
+
+
+def _further_faults(raw: dict[str, Any], *, allow_private: bool) -> list[Fault]:
+    faults = []
+    url, metadata, payload = raw.get("webhook_url"), raw.get("metadata"), raw.get("input")
+    if isinstance(url, str) and (fault := url_fault(url, allow_private=allow_private)):
+        faults.append(Fault("webhook_url", fault))
+    if isinstance(metadata, dict) and len(canonical_json(metadata)) > MAX_METADATA_BYTES:
+        faults.append(Fault("metadata", f"must be at most {MAX_METADATA_BYTES} bytes of JSON"))
+    if isinstance(payload, dict) and "model" in payload:
+        faults.append(Fault("input.model", "must not be given: name the model in the request's own field 'model'"))
+    return faults
+
+
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": f"is not a known field; known are {', '.join(JobRequest.model_fields)}",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a list",
+    "string_type": "must be a string",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+}
+
+
+def _fault(loc: tuple[int | str, ...], kind: str, text: str) -> Fault:
+    name = ".".join(str(part) for part in loc) or "request"
+    if kind == "string_pattern_mismatch" and name == "id":
+        return Fault(name, "must be 1-128 characters of A-Za-z0-9._:-")
+    if kind == "string_pattern_mismatch":
+        return Fault(name, "must not be empty and not contain spaces or control characters")
+    words = _WORDS.get(kind) or text.replace("Input should be", "must be").replace("String should", "must")
+    return Fault(name, words[:1].lower() + words[1:])
