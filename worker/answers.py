@@ -1,0 +1,254 @@
+"""Owns how the gateway's answers are read: tolerantly, since most of their form is not published.
+
+Reads bytes that came, decides nothing about the job. Every assumption about words and field names is in the tables at
+the top; each says where it is from (doc: the vendor's pages; kie: the provider's; seen: other people's code and logs;
+assumed: nobody).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.failures import Signal, Stage
+from jobs.job import RAW_RESULT_LIMIT_BYTES
+
+# --- assumptions, one table each
+
+WRAPPER = "data"  # seen: bodies come bare or wrapped
+TASK_ID_FIELDS = ("task_id", "taskId", "id")  # seen
+STATE_FIELDS = ("status", "state", "successFlag")  # doc, kie
+DONE = frozenset({"completed", "complete", "success", "succeeded", "done", "finished", "1"})  # kie, seen
+GENERIC_FAILURES = frozenset({"failed", "fail", "failure", "error", "2", "3"})  # they say nothing a code would not
+FAILED = GENERIC_FAILURES | {  # kie, seen
+    "create_task_failed", "generate_audio_failed", "generate_failed", "callback_exception", "sensitive_word_error",
+}  # fmt: skip
+RUNNING = frozenset(  # kie, seen; a word in no table means running too, with a warning
+    {
+        "processing", "waiting", "queuing", "queued", "queueing", "generating", "pending", "text_success",
+        "first_success", "running", "in_progress", "submitted", "started", "0",
+    }
+)  # fmt: skip
+BARE_FAILURES = frozenset({"501", "524", "531", "1501"})  # kie: codes that speak of the task, not of the look-up
+RESULT_FIELDS = frozenset(  # doc, kie, seen; compared without underscores, in lower case
+    {
+        "result", "results", "output", "outputs", "resulturls", "urls", "url", "videourl", "imageurl", "audiourl",
+        "resultjson", "response",
+    }
+)  # fmt: skip
+ECHO_FIELDS = frozenset(
+    {"input", "inputs", "param", "params", "request", "parameters"}
+)  # seen: they repeat what we sent
+TEXT_FIELDS = ("text", "transcript", "result", "output")  # assumed, for models whose output is text
+FINE_CODES = frozenset({"0", "200", "202"})  # kie: "code" beside a good answer
+MAX_DEPTH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAccepted:
+    """The gateway holds a task of ours."""
+
+    task_id: str
+    cost: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The task goes on. ``unknown_word`` is set where the gateway used a word that is in no table."""
+
+    unknown_word: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task ended well: ``result`` has ``urls`` (or ``text``) and ``raw``."""
+
+    result: Mapping[str, Any]
+    cost: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """The look-up succeeded and says that the generation failed."""
+
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class LookRefused:
+    """The look-up itself was refused or not understood: it says nothing about the task."""
+
+    signal: Signal
+
+
+def read_submission(status: int, body: bytes, *, retry_after_s: float | None = None) -> TaskAccepted | Signal:
+    """Read the answer to a submission. An error that carries a task id is an acceptance: the task is paid for."""
+    answer = _object(body)
+    if answer is None:
+        return Signal(Stage.SUBMIT, status, message=_plain(body), enveloped=False, retry_after_s=retry_after_s)
+    inner = _inner(answer)
+    code, message = _error(answer, inner)
+    fine = 200 <= status < 300 and code is None and answer.get("success") is not False
+    task_id = _task_id(inner, answer, fields=TASK_ID_FIELDS if fine else TASK_ID_FIELDS[:2])
+    if task_id is not None:
+        return TaskAccepted(task_id, _cost(inner))
+    return Signal(Stage.SUBMIT, status, code, message, enveloped=_is_envelope(answer), retry_after_s=retry_after_s)
+
+
+def read_look(
+    status: int, body: bytes, *, text_output: bool, retry_after_s: float | None = None
+) -> Running | Done | TaskFailed | LookRefused:
+    """Read the answer to a look-up. ``text_output``: done with text and no URL is a result for this model."""
+    answer = _object(body)
+    if answer is None or not 200 <= status < 300:
+        code, message = _error(answer, _inner(answer)) if answer else (None, _plain(body))
+        enveloped = answer is not None and _is_envelope(answer)
+        return LookRefused(Signal(Stage.POLL, status, code, message, enveloped=enveloped, retry_after_s=retry_after_s))
+    inner = _inner(answer)
+    word = _state(inner) or _state(answer)
+    code, message = _error(answer, inner)
+    if word is None:
+        if code in BARE_FAILURES:
+            return TaskFailed(Signal(Stage.RESULT, status, code, message))
+        if code is not None or answer.get("success") is False:
+            return LookRefused(Signal(Stage.POLL, status, code, message, retry_after_s=retry_after_s))
+        return Running(unknown_word="(none)")
+    if word in FAILED:
+        said = code or (None if word in GENERIC_FAILURES else word.upper())
+        return TaskFailed(Signal(Stage.RESULT, status, said, message))
+    if word in DONE:
+        return _done(inner, answer, text_output=text_output)
+    return Running(unknown_word=None if word in RUNNING else word)
+
+
+def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: bool) -> Done | TaskFailed:
+    urls = list(dict.fromkeys(_result_urls(inner)))
+    text = _text(inner) if text_output else None
+    if not urls and text is None:
+        words = "the generation ended without a result URL"
+        return TaskFailed(Signal(Stage.RESULT, 200, "done_without_url", words))
+    result: dict[str, Any] = {"urls": urls, "raw": _capped(answer)}
+    if text is not None:
+        result["text"] = text
+    expires_at = inner.get("expires_at") or inner.get("expiresAt")
+    if isinstance(expires_at, str):
+        result["expires_at"] = expires_at
+    return Done(result, _cost(inner))
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _inner(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = answer.get(WRAPPER)
+    return inner if isinstance(inner, dict) else answer
+
+
+def _is_envelope(answer: Mapping[str, Any]) -> bool:
+    return bool(answer.keys() & {"success", "error", "code", "msg", "failCode", "failMsg"})
+
+
+def _task_id(*places: Mapping[str, Any], fields: tuple[str, ...]) -> str | None:
+    for place in places:
+        for name in fields:
+            value = place.get(name)
+            if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+                return str(value).strip()
+    return None
+
+
+def _state(place: Mapping[str, Any]) -> str | None:
+    for name in STATE_FIELDS:
+        value = place.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return str(value).strip().lower()
+    return None
+
+
+def _error(answer: Mapping[str, Any], inner: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Find an error's code and text, the innermost first; a code that says "fine" is none."""
+    places = [inner] if inner is answer else [inner, answer]
+    code: str | None = None
+    message: str | None = None
+    for place in places:
+        error = place.get("error")
+        nested = error if isinstance(error, dict) else {}
+        words = error if isinstance(error, str) else None
+        outer_is_fine = str(place.get("code")) in FINE_CODES
+        found = _first(nested.get("code"), place.get("failCode"), None if outer_is_fine else place.get("code"))
+        code = code or found
+        message = message or _first(
+            nested.get("message"), words, place.get("failMsg"),
+            None if outer_is_fine else place.get("msg"), None if outer_is_fine else place.get("message"),
+        )  # fmt: skip
+    return code, message
+
+
+def _first(*values: Any) -> str | None:
+    for value in values:
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
+    return None
+
+
+def _result_urls(place: Any, *, inside: bool = False, depth: int = 0) -> Iterator[str]:
+    """Walk every http(s) URL that lies under a result field and not under an echo of the request."""
+    if depth > MAX_DEPTH:
+        return
+    match place:
+        case dict():
+            for name, value in place.items():
+                key = str(name).replace("_", "").lower()
+                if key in ECHO_FIELDS:
+                    continue
+                if key == "resultjson" and isinstance(value, str):
+                    value = _json_or_text(value)  # noqa: PLW2901 - the string is the object
+                yield from _result_urls(value, inside=inside or key in RESULT_FIELDS, depth=depth + 1)
+        case list():
+            for value in place:
+                yield from _result_urls(value, inside=inside, depth=depth + 1)
+        case str() if inside and place.lower().startswith(("http://", "https://")):
+            yield place
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _text(inner: Mapping[str, Any]) -> str | None:
+    for name in TEXT_FIELDS:
+        value = inner.get(name)
+        if isinstance(value, dict):
+            value = _text(value)
+        if isinstance(value, str) and value.strip():
+            return value
+    return None
+
+
+def _cost(inner: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Keep what a task cost; an amount never travels without its currency."""
+    cost, credit = inner.get("cost"), inner.get("creditsConsumed")
+    if isinstance(cost, dict) and isinstance(cost.get("currency"), str) and _is_number(cost.get("amount")):
+        return {"amount": cost["amount"], "currency": cost["currency"]}
+    return {"amount": credit, "currency": "credits"} if _is_number(credit) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _capped(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return answer if len(json.dumps(answer)) <= RAW_RESULT_LIMIT_BYTES else None
+
+
+def _plain(body: bytes) -> str | None:
+    """Show the beginning of an answer that is no JSON object."""
+    return body[:200].decode("utf-8", "replace").strip() or None

@@ -1,0 +1,79 @@
+"""Owns the ``explain`` command: what the failure table says of a failure, and whether it agrees with a file."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.failures import Failure, Signal, Stage, classify, explain_dict
+from worker.exits import Failed, WrongUsage
+
+JUDGED = ("code", "category", "action")
+
+
+def explain_one(stage: str, status: int | None, code: str | None, message: str | None, *, as_json: bool) -> int:
+    """Print the verdict on one failure."""
+    if stage not in set(Stage):
+        raise WrongUsage(f"--stage: {stage} is not one of {', '.join(Stage)}")
+    _print(classify(Signal(Stage(stage), status, code, message)), as_json=as_json)
+    return 0
+
+
+def explain_file(path: Path, *, as_json: bool) -> int:
+    """Print a verdict a line, in order; return 1 where one differs from its row's ``expect``."""
+    compared, differences = 0, 0
+    for number, row in _rows(path):
+        failure = classify(_signal(row, number))
+        expected = row.get("expect") or {}
+        wrong = {
+            name: expected[name]
+            for name in JUDGED
+            if expected.get(name) is not None and expected[name] != str(getattr(failure, name))
+        }
+        compared += bool(expected)
+        differences += bool(wrong)
+        _print(failure, as_json=as_json)
+        for name, value in wrong.items():
+            sys.stderr.write(f"line {number}: {name} is {getattr(failure, name)}, expected {value}\n")
+    if compared:
+        sys.stderr.write(f"{compared} compared, {differences} different\n")
+    return 1 if differences else 0
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"--file: cannot be read: {path} ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise Failed(f"--file: line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise Failed(f"--file: line {number} is not a JSON object")
+        yield number, row
+
+
+def _signal(row: dict[str, Any], number: int) -> Signal:
+    stage, status, code = row.get("stage"), row.get("status"), row.get("code")
+    if stage not in set(Stage):
+        raise Failed(f"--file: line {number}: stage must be one of {', '.join(Stage)}")
+    if status is not None and (not isinstance(status, int) or isinstance(status, bool)):
+        raise Failed(f"--file: line {number}: status must be a whole number or null")
+    message = row.get("message")
+    return Signal(Stage(stage), status, None if code is None else str(code), None if message is None else str(message))
+
+
+def _print(failure: Failure, *, as_json: bool) -> None:
+    verdict = explain_dict(failure)
+    if as_json:
+        sys.stdout.write(json.dumps(verdict) + "\n")
+    else:
+        sys.stdout.write(
+            f"{verdict['code']:22} {verdict['category']:10} {verdict['action']:13}"
+            f" rule {verdict['rule']} ({verdict['source']})\n"
+        )

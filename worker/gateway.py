@@ -1,0 +1,169 @@
+"""Owns the conversation with the Onysoft gateway: the only client of it.
+
+A call never raises for what the gateway or the network does: it returns what happened. Whether a submission was
+accepted is the one question that must not be blurred, so a submission returns ``Accepted``, ``Refused`` (certainly not
+accepted) or ``Unknown`` (it may have been, and be paid).
+"""
+
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from jobs.failures import Acceptance, Failure, Signal, Stage, Transport, classify
+from worker.answers import (
+    Done,
+    LookRefused,
+    Running,
+    TaskAccepted,
+    TaskFailed,
+    read_look,
+    read_submission,
+)
+from worker.transport import NOT_SENT, read_capped
+from worker.transport import Transport as HttpTransport
+
+ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+SUBMIT_KEEPALIVE_S = 1.0  # a submission never goes out on a connection that idled longer
+LOOK_KEEPALIVE_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
+LOOK_TIMEOUT_S = 15.0
+MAX_RETRY_AFTER_S = 86_400.0
+USER_AGENT = "onysoft-worker/0.1"  # seen: without one the CDN answers a bare 403
+
+Accepted = TaskAccepted
+Look = Running | Done | TaskFailed | LookRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The submission was certainly not accepted."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The submission may have been accepted, and be paid."""
+
+    failure: Failure
+
+
+class Gateway:
+    """A client of the gateway for one process. Safe to use from any number of coroutines."""
+
+    def __init__(self, *, base_url: str, api_key: str, submit_timeout_s: float, connections: int) -> None:
+        self._base_url = base_url
+        self._headers = [
+            ("authorization", f"Bearer {api_key}"),
+            ("user-agent", USER_AGENT),
+            ("accept", "application/json"),
+        ]
+        self._submit_timeout_s = submit_timeout_s
+        self._submissions = HttpTransport(limit=connections, keepalive_s=SUBMIT_KEEPALIVE_S)
+        self._looks = HttpTransport(limit=connections, keepalive_s=LOOK_KEEPALIVE_S)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._submissions.aclose()
+        await self._looks.aclose()
+
+    async def submit(self, kind: str, body: bytes, *, idempotency_key: str) -> Accepted | Refused | Unknown:
+        """Submit one generation. It costs money when accepted; nothing is retried here."""
+        request = httpx.Request(
+            "POST",
+            f"{self._base_url}/v1/{kind}/generate",
+            headers=[*self._headers, ("content-type", "application/json"), ("idempotency-key", idempotency_key)],
+            content=body,
+            extensions={"timeout": _timeouts(self._submit_timeout_s)},
+        )
+        match await _exchange(self._submissions, request):
+            case (status, headers, answer, broken):
+                read = read_submission(status, answer, retry_after_s=_retry_after_s(headers))
+                if isinstance(read, TaskAccepted):
+                    return read
+                signal = read if broken is None or 400 <= status < 500 else _unheard(Stage.SUBMIT, broken)
+            case transport:
+                signal = _unheard(Stage.SUBMIT, transport)
+        failure = classify(signal)
+        return Unknown(failure) if failure.acceptance is Acceptance.UNKNOWN else Refused(failure)
+
+    async def look(self, kind: str, task_id: str, *, text_output: bool) -> Look:
+        """Look a task up. Safe to repeat."""
+        request = httpx.Request(
+            "GET",
+            f"{self._base_url}/v1/{kind}/status/{quote(task_id, safe='')}",
+            headers=self._headers,
+            extensions={"timeout": _timeouts(LOOK_TIMEOUT_S)},
+        )
+        match await _exchange(self._looks, request):
+            case (status, headers, answer, None):
+                return read_look(status, answer, text_output=text_output, retry_after_s=_retry_after_s(headers))
+            case (_, _, _, Transport() as broken):
+                return LookRefused(_unheard(Stage.POLL, broken))
+            case transport:
+                return LookRefused(_unheard(Stage.POLL, transport))
+
+
+Exchange = tuple[int, httpx.Headers, bytes, Transport | None]
+
+
+async def _exchange(transport: HttpTransport, request: httpx.Request) -> Exchange | Transport:
+    """Send a request; return what came (with what broke off its body), or why nothing came."""
+    try:
+        response = await transport.handle_async_request(request)
+    except httpx.HTTPError as error:
+        return _outcome(error)
+    try:
+        body, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
+    except httpx.HTTPError as error:
+        return response.status_code, response.headers, b"", _outcome(error)
+    return response.status_code, response.headers, body, None
+
+
+def _outcome(error: httpx.HTTPError) -> Transport:
+    """Name what happened below HTTP."""
+    if isinstance(error, NOT_SENT):
+        return _not_sent(error)
+    match error:
+        case httpx.ReadTimeout() | httpx.WriteTimeout():
+            return Transport.READ_TIMEOUT
+        case httpx.RemoteProtocolError():
+            return Transport.DISCONNECTED
+        case httpx.ReadError() | httpx.WriteError():
+            return Transport.RESET
+        case httpx.DecodingError():
+            return Transport.GARBAGE
+        case _:
+            return Transport.OTHER
+
+
+def _not_sent(error: httpx.HTTPError) -> Transport:
+    if isinstance(error, httpx.ConnectTimeout):
+        return Transport.CONNECT_TIMEOUT
+    if isinstance(error, httpx.PoolTimeout):
+        return Transport.POOL_TIMEOUT
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError) or "SSL" in type(cause).__name__ or "Certificate" in type(cause).__name__:
+        return Transport.TLS
+    return Transport.DNS if "DNS" in type(cause).__name__ else Transport.REFUSED
+
+
+def _unheard(stage: Stage, transport: Transport) -> Signal:
+    return Signal(stage, transport=transport, enveloped=False)
+
+
+def _timeouts(total_s: float) -> dict[str, Any]:
+    connect_s = min(CONNECT_TIMEOUT_S, total_s / 2)
+    return {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s, "total": total_s}
+
+
+def _retry_after_s(headers: httpx.Headers) -> float | None:
+    """Read ``Retry-After`` in seconds; its date form is not used by any API we know and counts as absent."""
+    try:
+        value = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return value if 0 <= value <= MAX_RETRY_AFTER_S * 31 else None

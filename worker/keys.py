@@ -1,0 +1,82 @@
+"""Owns the names of our keys in Redis, and says what each holds and how long it lives.
+
+``{p}`` is KEY_PREFIX. Jobs' and deliveries' keys live until the job is pruned, RETENTION_S after its end; all others
+live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq's.
+
+| key | type | holds |
+|---|---|---|
+| {p}:job:ID | hash | the record: schema rev seq status fingerprint spec state result look:N pending gone_url |
+| {p}:input:ID | string | the input as canonical JSON, written once |
+| {p}:timeline:ID | list | what happened to the job, a JSON line each, the newest 200 |
+| {p}:deliveries-of:ID | list | ids of the job's deliveries |
+| {p}:delivery:ID | hash | a delivery: event, URL, state, attempts |
+| {p}:index:STATUS:KIND | sorted set | job ids by sequence |
+| {p}:ended | sorted set | ended jobs by the time of their end |
+| {p}:deliveries:STATE | sorted set | delivery ids by sequence |
+| {p}:wheel:NAME, {p}:leases:NAME | sorted set, hash | what is due when; who holds it |
+| {p}:events | stream | one snapshot an event; trimmed to RETENTION_S, never past a pending delivery |
+| {p}:counters | hash | metric counters, ``name|label|...`` |
+| {p}:gate | hash | pauses, hold and budget of the fleet's submissions |
+| {p}:cooldowns | hash | model -> time at which its limit resets |
+| {p}:sequence | string | the one growing number every index is scored by |
+| {p}:secret | string | the webhook secret that was made once |
+| {p}:wake | channel | announces work that another process made due |
+"""
+
+from dataclasses import dataclass
+
+from config.models import KINDS
+from jobs.states import Status
+
+SUBMIT_WHEELS = tuple(f"submit:{kind}" for kind in KINDS)
+TRACK_WHEEL = "track"
+DELIVER_WHEEL = "deliver"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one prefix."""
+
+    prefix: str
+
+    def job(self, job_id: str) -> str:  # noqa: D102 - the table above documents every key
+        return f"{self.prefix}:job:{job_id}"
+
+    def input(self, job_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:input:{job_id}"
+
+    def timeline(self, job_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:timeline:{job_id}"
+
+    def deliveries_of(self, job_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:deliveries-of:{job_id}"
+
+    def delivery(self, delivery_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:delivery:{delivery_id}"
+
+    def index(self, status: Status, kind: str) -> str:  # noqa: D102
+        return f"{self.prefix}:index:{status}:{kind}"
+
+    def deliveries(self, state: str) -> str:  # noqa: D102
+        return f"{self.prefix}:deliveries:{state}"
+
+    def wheel(self, name: str) -> str:  # noqa: D102
+        return f"{self.prefix}:wheel:{name}"
+
+    def leases(self, name: str) -> str:  # noqa: D102
+        return f"{self.prefix}:leases:{name}"
+
+    def one(self, name: str) -> str:
+        """Name a key there is only one of: events, counters, gate, cooldowns, sequence, ended, secret, wake."""
+        return f"{self.prefix}:{name}"
+
+
+def track_member(attempt: int, job_id: str) -> str:
+    """Name a task on the track wheel."""
+    return f"{attempt}:{job_id}"
+
+
+def read_track_member(member: str) -> tuple[int, str]:
+    """Read attempt number and job id back; raise ``ValueError`` for what is no such name."""
+    number, _, job_id = member.partition(":")
+    return int(number), job_id

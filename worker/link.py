@@ -1,0 +1,186 @@
+"""Owns the connection to Redis: scripts by their files, and many callers' commands sent as one pipeline.
+
+Commands of one turn of the event loop leave together, at most four pipelines are under way at a time, and what arrives
+meanwhile forms the next: the busier the process, the fewer round trips a command costs. A lost script cache (a Redis
+restart) is mended on the spot. Every error that means "Redis is away" is one exception, ``RedisAway``.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NoReturn, TypeVar
+
+import redis.asyncio as aioredis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from config.log import log
+
+MAX_BATCH = 256
+MAX_PIPELINES = 4
+AWAY_ERRORS = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
+SILENCE_S = 5.0
+CLOSE_S = 1.0
+PATIENCE_FIRST_S, PATIENCE_MAX_S = 0.05, 2.0
+
+T = TypeVar("T")
+Argument = str | bytes | int | float
+
+
+class RedisAway(Exception):  # noqa: N818 - named after what it says
+    """Redis cannot be reached, is loading, read-only or out of memory: try again later."""
+
+
+class RedisRefused(Exception):  # noqa: N818 - named after what it says
+    """Redis does not let us in; the message says what to set."""
+
+
+@cache
+def script_source(name: str) -> tuple[str, str]:
+    """Read a Lua script by its file's name; return its SHA-1 and its source."""
+    source = files("worker").joinpath("lua", f"{name}.lua").read_text()
+    return hashlib.sha1(source.encode()).hexdigest(), source  # noqa: S324 - Redis names scripts by SHA-1
+
+
+class Link:
+    """A batching client. Safe to use from any number of coroutines of one event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = aioredis.Redis.from_url(
+            url,
+            socket_timeout=10,
+            socket_connect_timeout=2,
+            health_check_interval=30,
+            max_connections=MAX_PIPELINES + 8,
+        )
+        self._waiting: deque[tuple[tuple[Argument, ...], str | None, asyncio.Future[Any]]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._flush_planned = False
+        self._closed = False
+
+    async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
+        return await self._send(("EVALSHA", script_source(name)[0], len(keys), *keys, *args), name)
+
+    async def command(self, *args: Argument) -> Any:
+        """Run a plain command."""
+        return await self._send(args, None)
+
+    async def listen(self, channel: str, called: Callable[[], None]) -> NoReturn:
+        """Call back on every message of a channel; raise ``RedisAway`` when the connection is lost."""
+        try:
+            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(channel)
+                await hear(pubsub, called)
+        except (RedisError, OSError) as error:
+            raise _meaning(error) from error
+
+    async def aclose(self) -> None:
+        """Wait a moment for what is under way and close the connections."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while self._under_way:
+                    await asyncio.wait(self._under_way)
+        self._closed = True
+        for _, _, answer in self._waiting:
+            answer.cancel()
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def _send(self, args: tuple[Argument, ...], script: str | None) -> Any:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((args, script, answer))
+        if not self._flush_planned:
+            self._flush_planned = True
+            loop.call_soon(self._flush)
+        return await answer
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        while self._waiting and not self._closed and len(self._under_way) < MAX_PIPELINES:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            task = asyncio.ensure_future(self._execute(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._flush()
+
+    async def _execute(self, batch: list[tuple[tuple[Argument, ...], str | None, asyncio.Future[Any]]]) -> None:
+        try:
+            results = await self._pipeline([args for args, _, _ in batch])
+            unknown = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
+            if unknown:
+                names = {name for i in unknown if (name := batch[i][1])}
+                await self._pipeline([("SCRIPT", "LOAD", script_source(name)[1]) for name in names])
+                again = await self._pipeline([batch[i][0] for i in unknown])
+                for i, result in zip(unknown, again, strict=True):
+                    results[i] = result
+        except (RedisError, OSError) as error:
+            results = [error] * len(batch)
+        except BaseException:
+            for _, _, answer in batch:
+                answer.cancel()
+            raise
+        for (_, _, answer), result in zip(batch, results, strict=True):
+            if answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(_meaning(result))
+            else:
+                answer.set_result(result)
+
+    async def _pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        if len(commands) == 1:
+            try:
+                return [await self._redis.execute_command(*commands[0])]
+            except NoScriptError as error:
+                return [error]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(await pipe.execute(raise_on_error=False))
+
+
+def _meaning(error: Exception) -> Exception:
+    text = str(error)
+    if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        return RedisRefused("Redis refuses our credentials: set user and password in REDIS_URL")
+    if isinstance(error, AWAY_ERRORS) or text.startswith(("OOM", "READONLY", "LOADING", "MISCONF")):
+        return RedisAway(f"Redis is away: {type(error).__name__}")
+    return error
+
+
+async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:
+    """Call back on every message of a subscription; silence is no time-out."""
+    while True:
+        if await pubsub.get_message(timeout=SILENCE_S) is not None:
+            called()
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call while Redis is away, ever more slowly. Only for calls that are safe to repeat."""
+    pause_s = PATIENCE_FIRST_S
+    while True:
+        try:
+            return await call()
+        except RedisAway as error:
+            log.warning("redis.away", error=str(error), again_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, PATIENCE_MAX_S)

@@ -1,0 +1,129 @@
+-- Write one step of a job: its record, the wheels, the index, counters, events, deliveries and what the fleet learns.
+--
+-- KEYS  1 job record         2 input              3 timeline            4 submit wheel      5 its leases
+--       6 track wheel        7 its leases         8 deliver wheel       9 index before     10 index after
+--      11 counters          12 events            13 pending deliveries 14 sequence         15 ended jobs
+--      16 gate              17 cooldowns         18 deliveries of job
+--      19... one record for each new delivery, in the order of the events that have one
+-- ARGV  in the order of the take() calls below; a list is preceded by its length
+-- RETURNS  {'ok', seq}           written
+--          {'again', seq}        this very write (same new rev) had been done before
+--          {'exists', record...} a new job whose id is taken: the record found, as HGETALL gives it
+--          {'stale', why}        the record has moved on ('rev'), is gone ('gone') or the claim is another's ('lease')
+-- INVARIANT  all checks and every read that could fail on a wrong type come before the first write, so that the step
+--            is written whole or not at all.
+local at = 0
+local function take() at = at + 1; return ARGV[at] end
+local function take_list(width)
+  local list = {}
+  for i = 1, tonumber(take()) do
+    local row = {}
+    for j = 1, width do row[j] = take() end
+    list[i] = row
+  end
+  return list
+end
+
+local job_id, expected_rev, new_rev, now_ms = take(), take(), take(), take()
+local origins = ',' .. take() .. ','
+local lease_key, lease_member, lease_token = tonumber(take()), take(), take()
+local submit = take()               -- 'keep', 'remove' or the due time
+local fields = take_list(2)         -- record fields to set
+local dropped = take_list(1)        -- record fields to delete
+local looks = take_list(2)          -- track wheel: member, due time or ''
+local counters = take_list(1)
+local events = take_list(4)         -- event id, type, body, delivery id or ''
+local delivery_url, delivery_due_ms = take(), take()
+local note = take()
+local ended = take()                -- '1' when the job has ended with this step, '0' when it is open again, '' neither
+local input = take()                -- a new job's input, '' otherwise
+local pause_until_ms, hold, release_hold = take(), take(), take()
+local cool_model, cool_until_ms = take(), take()
+local channel = take()              -- where to announce work that is due now, '' for nowhere
+
+-- checks
+local found_rev = redis.call('HGET', KEYS[1], 'rev')
+if expected_rev == '' then
+  if found_rev then
+    if found_rev == new_rev then return {'again', redis.call('HGET', KEYS[1], 'seq')} end
+    local record = redis.call('HGETALL', KEYS[1])
+    table.insert(record, 1, 'exists')
+    return record
+  end
+else
+  if not found_rev then return {'stale', 'gone'} end
+  if found_rev == new_rev then return {'again', redis.call('HGET', KEYS[1], 'seq')} end
+  if found_rev ~= expected_rev then return {'stale', 'rev'} end
+  if origins ~= ',,' then
+    local status = redis.call('HGET', KEYS[1], 'status')
+    if not string.find(origins, ',' .. status .. ',', 1, true) then return {'stale', 'rev'} end
+  end
+  if lease_token ~= '' and redis.call('HGET', KEYS[lease_key], lease_member) ~= lease_token then
+    return {'stale', 'lease'}
+  end
+end
+for i, kind in ipairs({'ZSCORE', 'HEXISTS', 'ZSCORE', 'HEXISTS', 'ZSCORE', 'ZSCORE', 'ZSCORE', 'HEXISTS'}) do
+  redis.call(kind, KEYS[3 + i], '')
+end
+redis.call('XLEN', KEYS[12]); redis.call('ZCARD', KEYS[13]); redis.call('LLEN', KEYS[18])
+redis.call('LLEN', KEYS[3]); redis.call('ZCARD', KEYS[15])
+redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17])
+for i = 19, #KEYS do redis.call('HLEN', KEYS[i]) end
+local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
+local seq = redis.call('HGET', KEYS[1], 'seq') or redis.call('INCR', KEYS[14])
+
+-- writes
+local flat = {'rev', new_rev}
+for _, pair in ipairs(fields) do flat[#flat + 1] = pair[1]; flat[#flat + 1] = pair[2] end
+if expected_rev == '' then flat[#flat + 1] = 'seq'; flat[#flat + 1] = seq end
+redis.call('HSET', KEYS[1], unpack(flat))
+for _, name in ipairs(dropped) do redis.call('HDEL', KEYS[1], name[1]) end
+if input ~= '' then redis.call('SET', KEYS[2], input) end
+if KEYS[9] ~= KEYS[10] then redis.call('ZREM', KEYS[9], job_id) end
+redis.call('ZADD', KEYS[10], seq, job_id)
+if ended == '1' then redis.call('ZADD', KEYS[15], now_ms, job_id) end
+if ended == '0' then redis.call('ZREM', KEYS[15], job_id) end
+
+if submit ~= 'keep' then
+  redis.call('HDEL', KEYS[5], job_id)
+  if submit == 'remove' then redis.call('ZREM', KEYS[4], job_id) else redis.call('ZADD', KEYS[4], submit, job_id) end
+end
+for _, look in ipairs(looks) do
+  redis.call('HDEL', KEYS[7], look[1])
+  if look[2] == '' then redis.call('ZREM', KEYS[6], look[1]) else redis.call('ZADD', KEYS[6], look[2], look[1]) end
+end
+
+local delivery = 0
+for _, event in ipairs(events) do
+  local entry = redis.call('XADD', KEYS[12], '*', 'id', event[1], 'type', event[2], 'job', job_id, 'body', event[3])
+  if event[4] ~= '' then
+    delivery = delivery + 1
+    if delivery_url ~= gone_url then
+      local sequence = redis.call('INCR', KEYS[14])
+      redis.call('HSET', KEYS[18 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
+        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', sequence)
+      redis.call('ZADD', KEYS[8], delivery_due_ms, event[4])
+      redis.call('ZADD', KEYS[13], sequence, event[4])
+      redis.call('RPUSH', KEYS[18], event[4])
+      redis.call('HINCRBY', KEYS[1], 'pending', 1)
+    end
+  end
+end
+
+for _, counter in ipairs(counters) do redis.call('HINCRBY', KEYS[11], counter[1], 1) end
+if note ~= '' then redis.call('RPUSH', KEYS[3], note); redis.call('LTRIM', KEYS[3], -200, -1) end
+
+if pause_until_ms ~= '' then
+  local until_ms = tonumber(redis.call('HGET', KEYS[16], 'pause_until_ms') or '0')
+  if tonumber(pause_until_ms) > until_ms then redis.call('HSET', KEYS[16], 'pause_until_ms', pause_until_ms) end
+end
+if hold ~= '' then
+  if redis.call('HSETNX', KEYS[16], 'hold', hold) == 1 then
+    redis.call('HSET', KEYS[16], 'hold_since_ms', now_ms, 'probe_at_ms', submit, 'probe_gap_ms', submit - now_ms)
+  end
+elseif release_hold == '1' then
+  redis.call('HDEL', KEYS[16], 'hold', 'hold_since_ms', 'probe_at_ms', 'probe_gap_ms')
+end
+if cool_model ~= '' then redis.call('HSET', KEYS[17], cool_model, cool_until_ms) end
+if channel ~= '' then redis.call('PUBLISH', channel, 'due') end
+return {'ok', seq}

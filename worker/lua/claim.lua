@@ -1,0 +1,86 @@
+-- Claim what is due on one or several wheels, each claim under the caller's token for one lease period.
+--
+-- KEYS  1 gate  2 cooldowns  then for each wheel: the wheel, its leases
+-- ARGV  1 token  2 most to claim  3 lease (ms)  4 nobody's lease is taken over before this time (ms)
+--       5 '1' where the gate applies  6 requests a minute, 0 for no budget  7... a name for each wheel
+-- RETURNS  {now (ms), time of the next due member or '', '1' while submissions are held or '0', cooldowns as a flat
+--           list, {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
+-- INVARIANT  the score of a claimed member is the end of its lease, so that a lease that runs out is due by itself.
+local token, limit, lease_ms, takeover_from_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local gated, per_minute = ARGV[5] == '1', tonumber(ARGV[6])
+local clock = redis.call('TIME')
+local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local wheels = (#KEYS - 2) / 2
+local next_due, held, spent = nil, '0', 0
+local gate = {}
+local found = redis.call('HGETALL', KEYS[1])
+for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
+
+local function due_later(at_ms) if not next_due or at_ms < next_due then next_due = at_ms end end
+
+if gated then
+  local pause_until_ms = tonumber(gate.pause_until_ms or '0')
+  if pause_until_ms > now_ms then limit = 0; due_later(pause_until_ms) end
+  if gate.hold then
+    held = '1'
+    local probe_at_ms = tonumber(gate.probe_at_ms or '0')
+    if probe_at_ms > now_ms then limit = 0; due_later(probe_at_ms) else limit = math.min(limit, 1) end
+  end
+  if per_minute > 0 and limit > 0 then
+    -- A leaky bucket of five seconds' worth: booked_ms is the time up to which the budget is spent.
+    local gap_ms = 60000 / per_minute
+    local booked_ms = math.max(tonumber(gate.booked_ms or '0'), now_ms)
+    local free = math.floor((now_ms + math.max(5000, gap_ms) - booked_ms) / gap_ms)
+    if free < limit then limit = math.max(free, 0) end
+    if limit == 0 then due_later(math.ceil(now_ms + gap_ms)) end
+    gate.booked_ms = booked_ms
+  end
+end
+
+local claims = {}
+local function claim_from(wheel, most)
+  local key, leases = KEYS[1 + 2 * wheel], KEYS[2 + 2 * wheel]
+  local members = redis.call('ZRANGEBYSCORE', key, '-inf', now_ms, 'LIMIT', 0, most)
+  for _, member in ipairs(members) do
+    local holder = redis.call('HGET', leases, member)
+    if holder and now_ms < takeover_from_ms then
+      redis.call('ZADD', key, takeover_from_ms, member)
+    else
+      redis.call('HSET', leases, member, token)
+      redis.call('ZADD', key, now_ms + lease_ms, member)
+      claims[#claims + 1] = {wheel, member, holder and '1' or '0'}
+      spent = spent + 1
+    end
+  end
+end
+
+-- First a fair share of each wheel, then whoever has more.
+for round = 1, 2 do
+  for wheel = 1, wheels do
+    local paused = gated and gate['paused:' .. ARGV[6 + wheel]]
+    local left = limit - spent
+    if left > 0 and not paused then
+      claim_from(wheel, round == 1 and math.min(left, math.ceil(limit / wheels)) or left)
+    end
+  end
+  if wheels == 1 then break end
+end
+
+if spent > 0 and gated then
+  if per_minute > 0 then redis.call('HSET', KEYS[1], 'booked_ms', math.floor(gate.booked_ms + spent * 60000 / per_minute)) end
+  if gate.hold then
+    local gap_ms = math.min(tonumber(gate.probe_gap_ms or '5000') * 2, 60000)
+    redis.call('HSET', KEYS[1], 'probe_at_ms', now_ms + gap_ms, 'probe_gap_ms', gap_ms)
+  end
+end
+if limit > 0 then
+  for wheel = 1, wheels do
+    if not (gated and gate['paused:' .. ARGV[6 + wheel]]) then
+      local first = redis.call('ZRANGE', KEYS[1 + 2 * wheel], 0, 0, 'WITHSCORES')
+      if first[2] then due_later(tonumber(first[2])) end
+    end
+  end
+end
+local answer = {now_ms, next_due and string.format('%d', next_due) or '', held, redis.call('HGETALL', KEYS[2])}
+for _, claim in ipairs(claims) do answer[#answer + 1] = claim end
+return answer

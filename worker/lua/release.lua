@@ -1,0 +1,13 @@
+-- Give a claimed member back, due at a time, and note what was seen meanwhile.
+--
+-- KEYS  1 wheel  2 its leases  3 job record
+-- ARGV  1 member  2 token  3 due (ms), '' to take it off the wheel  4 record field to set or ''  5 its value
+-- RETURNS  1 released, 0 the claim was another's
+-- INVARIANT  without the lease nothing is written; a record that is gone is not made again.
+local exists = redis.call('HEXISTS', KEYS[3], 'rev')
+redis.call('ZCARD', KEYS[1])
+if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
+if ARGV[4] ~= '' and exists == 1 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5]) end
+return 1

@@ -1,0 +1,258 @@
+"""Owns the wiring: which parts a process is made of, in which order they start, and how they stop.
+
+The only module that knows all others. ``up`` is a worker and a web server in one process; ``work`` and ``web`` are one
+each; commands open just the store.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from config.log import configure_logging, hide, log
+from config.models import Models, load_models
+from config.settings import Settings, SettingsError
+from jobs.destinations import url_fault
+from jobs.failures import TERMINAL_CODES
+from worker.deliver import Deliver
+from worker.embedded import EmbeddedRedis
+from worker.enqueue import Door
+from worker.gateway import Gateway
+from worker.intake import Intake
+from worker.keys import DELIVER_WHEEL, SUBMIT_WHEELS, TRACK_WHEEL
+from worker.link import Link, RedisAway
+from worker.signing import make_secret
+from worker.store import Store
+from worker.submit import Submit
+from worker.track import Track
+from worker.upkeep import PRUNE_EVERY_S, Prune, every
+from worker.wheel import Wheel
+
+START_TIMEOUT_S = 5.0
+
+Start = Literal["always", "if_data"]
+
+
+class CannotStart(Exception):  # noqa: N818 - named after what it says
+    """The process cannot start; the message is one line that says what to do."""
+
+
+def load_settings(environ: Mapping[str, str] | None = None, *, key_required: bool = False) -> tuple[Settings, Models]:
+    """Read environment and models file and set up logging; raise ``SettingsError`` with every fault."""
+    settings = Settings.from_env(environ)
+    faults = []
+    if key_required and settings.onysoft_api_key is None:
+        faults.append("ONYSOFT_API_KEY: is required here; set it to your gateway key (sk-ony-...)")
+    unknown = settings.failover_on - TERMINAL_CODES
+    if unknown:
+        faults.append(f"FAILOVER_ON: allowed are terminal failure codes: {', '.join(sorted(TERMINAL_CODES))}")
+    if settings.webhook_url and (
+        fault := url_fault(settings.webhook_url, allow_private=settings.webhook_allow_private)
+    ):
+        faults.append(f"WEBHOOK_URL: {fault}")
+    if faults:
+        raise SettingsError(faults)
+    models = load_models(settings.models_file)
+    configure_logging(level=settings.log_level, as_json=settings.log_as_json)
+    tokens = [token.token for token in settings.api_tokens or ()]
+    hide([settings.onysoft_api_key, *tokens, *(settings.webhook_secret or ())])
+    return settings, models
+
+
+@contextmanager
+def redis_url(settings: Settings, *, start: Start = "always") -> Iterator[str]:
+    """Give the URL of the Redis to use, with the embedded one started or joined where none is set."""
+    if settings.redis_url:
+        yield settings.redis_url
+        return
+    with EmbeddedRedis.open(settings.data_dir, start=start) as embedded:
+        yield embedded.url
+
+
+@asynccontextmanager
+async def open_store(url: str, settings: Settings, models: Models) -> AsyncIterator[Store]:
+    """Connect to Redis; raise ``CannotStart`` where it does not answer."""
+    link = Link(url)
+    store = Store(link, prefix=settings.key_prefix, models=models, first_delivery_s=settings.webhook_schedule_s[0])
+    try:
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await store.sync_clock()
+        except (RedisAway, TimeoutError) as error:
+            where = "REDIS_URL" if settings.redis_url else f"DATA_DIR ({settings.data_dir})"
+            raise CannotStart(f"Redis does not answer: check {where}") from error
+        yield store
+    finally:
+        await link.aclose()
+
+
+async def webhook_secrets(store: Store, settings: Settings) -> tuple[str, ...]:
+    """Give the secrets webhooks are signed with: those set, else the deployment's own, made once."""
+    secrets = settings.webhook_secret or (await store.webhook_secret(make_secret()),)
+    hide(secrets)
+    return secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker consists of, beside its connections."""
+
+    submit: Wheel
+    track: Wheel
+    deliver: Wheel
+    intake: Intake
+    prune: Prune
+
+
+class WorkerProcess:
+    """A worker: takes jobs from arq, submits, tracks, delivers, keeps house."""
+
+    def __init__(self, store: Store, url: str, settings: Settings, models: Models) -> None:
+        self._store = store
+        self._url = url
+        self._settings = settings
+        self._models = models
+        self.ready = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then stop as the contract says."""
+        settings, store = self._settings, self._store
+        half = settings.concurrency // 2
+        gateway = Gateway(
+            base_url=settings.onysoft_base_url,
+            api_key=settings.onysoft_api_key or "",
+            submit_timeout_s=settings.submit_timeout_s,
+            connections=settings.concurrency,
+        )
+        deliver = Deliver(store, settings, await webhook_secrets(store, settings), random.Random())  # noqa: S311
+        parts = Parts(
+            submit=Wheel(
+                store,
+                SUBMIT_WHEELS,
+                Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
+                slots=half,
+                gated=True,
+                requests_per_minute=settings.requests_per_minute,
+            ),
+            track=Wheel(
+                store,
+                [TRACK_WHEEL],
+                Track(store, gateway, settings, self._models, random.Random()),  # noqa: S311
+                slots=settings.concurrency - half,
+            ),
+            deliver=Wheel(store, [DELIVER_WHEEL], deliver, slots=settings.concurrency),
+            intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
+            prune=Prune(store, retention_s=settings.retention_s),
+        )
+        try:
+            await self._run_parts(parts, stop)
+        finally:
+            await gateway.aclose()
+            await deliver.aclose()
+
+    async def _run_parts(self, parts: Parts, stop: asyncio.Event) -> None:
+        wheels = [parts.submit, parts.track, parts.deliver]
+        running = [
+            *(asyncio.create_task(wheel.run()) for wheel in wheels),
+            asyncio.create_task(parts.intake.run()),
+        ]
+        aside = [
+            asyncio.create_task(self._listen(parts.submit)),
+            asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
+        ]
+        self.ready.set()
+        await _first_of(stop, running)
+        await asyncio.gather(
+            parts.intake.stop(),
+            parts.track.stop(grace_s=0),
+            parts.deliver.stop(grace_s=0),
+            parts.submit.stop(grace_s=self._settings.shutdown_grace_s),
+        )
+        for task in aside:
+            task.cancel()
+        await asyncio.gather(*aside, return_exceptions=True)
+        await asyncio.gather(*running)
+
+    async def _listen(self, submit: Wheel) -> None:
+        """Wake the submit wheel when another process has made work due; the wheels look by themselves without it."""
+        while True:
+            with contextlib.suppress(RedisAway):
+                await self._store.listen(submit.call)
+            await asyncio.sleep(1)
+
+
+async def _first_of(stop: asyncio.Event, running: list["asyncio.Task[None]"]) -> None:
+    """Wait for the stop, or for a part that ended by itself (a bug): its exception is raised once all have stopped."""
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Set ``stop`` on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def work(url: str, settings: Settings, models: Models) -> None:
+    """Run a worker process until it is told to stop."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    async with open_store(url, settings, models) as store:
+        log.info("process.started", process="work", gateway=settings.onysoft_base_url)
+        await WorkerProcess(store, url, settings, models).run(stop)
+    log.info("process.stopped", process="work")
+
+
+async def web(url: str, settings: Settings, models: Models) -> None:
+    """Run the web process until it is told to stop."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    async with open_store(url, settings, models) as store:
+        await serve_web(store, settings, models, stop, announce=True, process="web")
+    log.info("process.stopped", process="web")
+
+
+async def up(url: str, settings: Settings, models: Models) -> None:
+    """Run a worker and a web server in this process until it is told to stop."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    async with open_store(url, settings, models) as store:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_then_stop(WorkerProcess(store, url, settings, models).run(stop), stop))
+                group.create_task(
+                    _then_stop(serve_web(store, settings, models, stop, announce=False, process="up"), stop)
+                )
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+    log.info("process.stopped", process="up")
+
+
+async def _then_stop(part: "asyncio.Future[None] | object", stop: asyncio.Event) -> None:
+    """Have the whole process stop when one of its parts ends."""
+    try:
+        await part  # type: ignore[misc]
+    finally:
+        stop.set()
+
+
+async def serve_web(
+    store: Store, settings: Settings, models: Models, stop: asyncio.Event, *, announce: bool, process: str
+) -> None:
+    """Serve HTTP until ``stop`` is set."""
+    from worker.web.app import WebServer, create_app
+
+    door = Door(store, settings, models, announce=announce)
+    server = WebServer(create_app(store=store, door=door, settings=settings), settings.bind_host, settings.port)
+    serving = asyncio.create_task(server.run())
+    port = await server.started()
+    log.info("process.started", process=process, address=f"http://{settings.bind_host}:{port}")
+    await _first_of(stop, [serving])
+    server.stop()
+    await serving

@@ -1,0 +1,489 @@
+"""Owns our data in Redis: one typed method for each script, and nothing else touches the keys of ``worker.keys``.
+
+Theory. A job is a hash with a ``rev`` that every write replaces by a new random one. A write names the rev it was
+computed from, so that two writers cannot both win, and the same write sent twice (an answer was lost) is recognised by
+its own rev and done once. ``apply`` writes a whole ``Change`` in one script: record, wheels, index, counters, events,
+deliveries, timeline. A wheel is a sorted set of due times; claiming a member moves its score to the end of the lease
+and notes the claim's token beside it, so that work whose holder died is due again by itself. Crash anywhere: what was
+written is whole, what was claimed comes back after one lease.
+
+Time is Redis's: each claim brings the server's clock, and between claims it is carried on by the monotonic clock.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from config.log import log
+from config.models import Models
+from jobs.changes import Change
+from jobs.job import Job, Look, decode_job, encode_look, encode_spec, encode_state, rfc3339, view
+from jobs.states import ENDED, LIVE, origins
+from worker.keys import DELIVER_WHEEL, SUBMIT_WHEELS, TRACK_WHEEL, Keys, read_track_member, track_member
+from worker.link import Argument, Link
+
+LEASE_MS = 12_000
+
+_ids = random.SystemRandom()
+
+
+def new_id(prefix: str) -> str:
+    """Make an id nobody can guess and no other deployment makes."""
+    return f"{prefix}{_ids.getrandbits(128):032x}"
+
+
+@dataclass(slots=True)
+class Claim:
+    """A member of a wheel that is ours until ``valid_until_s`` (monotonic), unless renewed."""
+
+    wheel: str
+    member: str
+    token: str
+    took_over: bool
+    valid_until_s: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is still ours by our own clock."""
+        return time.monotonic() < self.valid_until_s
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a claim brought: the claims, when the wheel is due next, and what the fleet knows."""
+
+    items: tuple[Claim, ...]
+    now_ms: int
+    next_due_ms: int | None
+    held: bool
+    cooldowns: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The change is written; ``sequence`` is the job's."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """A new job's id is taken, by this job."""
+
+    job: Job
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The record moved on (``rev``), is gone (``gone``), or the claim is another's (``lease``): nothing was written."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook on its way: to ``url``, with the body of an event; ``attempts`` is its log."""
+
+    id: str
+    event_id: str
+    type: str
+    job_id: str
+    url: str
+    state: str
+    entry: str
+    created_at_ms: int
+    attempts: tuple[Mapping[str, Any], ...]
+
+
+class Store:
+    """The only user of our Redis data. ``models`` bounds the labels of counters."""
+
+    def __init__(self, link: Link, *, prefix: str, models: Models, first_delivery_s: float) -> None:
+        self.keys = Keys(prefix)
+        self._link = link
+        self._models = models
+        self._first_delivery_ms = round(first_delivery_s * 1000)
+        self._clock_offset_ms = 0.0
+        self._claims_made = 0
+        self._holder = f"{_ids.getrandbits(48):012x}"
+        self.takeover_from_ms = 0
+        self.on_due: dict[str, Callable[[int], None]] = {}  # wheel -> what to tell of work due at a time
+
+    async def sync_clock(self) -> None:
+        """Read Redis's clock."""
+        seconds, micros = await self._link.command("TIME")
+        self._set_clock(int(seconds) * 1000 + int(micros) // 1000)
+
+    async def ping(self) -> None:
+        """Ask Redis for a sign of life."""
+        await self._link.command("PING")
+
+    def _set_clock(self, now_ms: int) -> None:
+        self._clock_offset_ms = now_ms - time.monotonic() * 1000
+
+    def now_ms(self) -> int:
+        """Tell the time by Redis's clock, in milliseconds since 1970."""
+        return round(time.monotonic() * 1000 + self._clock_offset_ms)
+
+    def new_rev(self) -> str:
+        """Make a rev for a change."""
+        return f"{_ids.getrandbits(64):016x}"
+
+    # --- jobs
+
+    async def apply(
+        self, change: Change, *, claim: Claim | None = None, input_json: bytes = b"", announce: bool = False
+    ) -> Applied | Exists | Stale:
+        """Write a change whole or not at all; safe to repeat. ``announce`` wakes workers in other processes.
+
+        Raises ``RedisAway`` when it is unknown whether it was written: repeat it.
+        """
+        job, before = change.after, change.before
+        events = self._events(change)
+        deliveries = [delivery for _, _, _, delivery in events if delivery]
+        answer = await self._link.script(
+            "apply", self._apply_keys(change, deliveries), self._apply_args(change, claim, events, input_json, announce)
+        )
+        match answer[0]:
+            case b"ok" | b"again":
+                self._wake(change, deliveries=bool(deliveries))
+                return Applied(int(answer[1]))
+            case b"exists":
+                stored = dict(zip(answer[1::2], answer[2::2], strict=True))
+                return Exists(decode_job(job.id, stored), stored[b"fingerprint"].decode())
+            case _:
+                if claim is not None and answer[1] == b"lease":
+                    log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
+                return Stale(answer[1].decode())
+
+    def _apply_keys(self, change: Change, deliveries: Iterable[str]) -> list[str]:
+        keys, job = self.keys, change.after
+        kind = job.spec.kind
+        return [
+            keys.job(job.id), keys.input(job.id), keys.timeline(job.id),
+            keys.wheel(f"submit:{kind}"), keys.leases(f"submit:{kind}"),
+            keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL), keys.wheel(DELIVER_WHEEL),
+            keys.index(change.before.status if change.before else job.status, kind), keys.index(job.status, kind),
+            keys.one("counters"), keys.one("events"), keys.deliveries("pending"), keys.one("sequence"),
+            keys.one("ended"), keys.one("gate"), keys.one("cooldowns"), keys.deliveries_of(job.id),
+            *(keys.delivery(delivery) for delivery in deliveries),
+        ]  # fmt: skip
+
+    def _apply_args(
+        self,
+        change: Change,
+        claim: Claim | None,
+        events: Sequence[tuple[str, str, bytes, str]],
+        input_json: bytes,
+        announce: bool,  # noqa: FBT001 - internal
+    ) -> list[Argument]:
+        job, before, fleet = change.after, change.before, change.fleet
+        record = self._record_fields(change)
+        looks = [
+            (track_member(attempt, job.id), "" if at_ms is None else at_ms) for attempt, at_ms in change.looks.items()
+        ]
+        dropped = [f"look:{attempt}" for attempt, at_ms in change.looks.items() if at_ms is None]
+        if before is not None and before.result is not None and job.result is None:
+            dropped.append("result")
+        ended = ""
+        if (job.status in ENDED) != (before is not None and before.status in ENDED):
+            ended = "1" if job.status in ENDED else "0"
+        note = json.dumps({"at": rfc3339(job.updated_at_ms), **_present(change.note)}, separators=(",", ":"))
+        return [
+            job.id, before.rev if before else "", job.rev, job.updated_at_ms,
+            ",".join(sorted(origins(change.event))) if change.event else "",
+            *self._lease(claim),
+            self._submit_wheel(change),
+            len(record), *(part for pair in record for part in pair),
+            len(dropped), *dropped,
+            len(looks), *(part for look in looks for part in look),
+            len(change.counters), *(self._counter(counter) for counter in change.counters),
+            len(events), *(part for event in events for part in event),
+            job.spec.webhook_url or "", job.updated_at_ms + self._first_delivery_ms,
+            note, ended, input_json,
+            fleet.pause_until_ms or "", fleet.hold or "", "1" if fleet.release_hold else "0",
+            fleet.cool_model or "", fleet.cool_until_ms,
+            self.keys.one("wake") if announce else "",
+        ]  # fmt: skip
+
+    def _record_fields(self, change: Change) -> list[tuple[str, Argument]]:
+        job, before = change.after, change.before
+        record: list[tuple[str, Argument]] = [("status", job.status), ("state", encode_state(job))]
+        if before is None:
+            record += [("schema", 1), ("fingerprint", job.spec.fingerprint), ("spec", encode_spec(job.spec))]
+        if job.result is not None and (before is None or before.result is None):
+            record.append(("result", json.dumps(job.result, separators=(",", ":"))))
+        return record
+
+    @staticmethod
+    def _submit_wheel(change: Change) -> Argument:
+        if change.submit_at_ms is not None:
+            moved = change.before is None or change.event is not None
+            return change.submit_at_ms if moved else "keep"
+        # While the job is being submitted, its claim on the wheel is what brings it back should the worker die.
+        return "remove" if change.after.status not in LIVE or change.after.status == "processing" else "keep"
+
+    @staticmethod
+    def _lease(claim: Claim | None) -> tuple[Argument, Argument, Argument]:
+        if claim is None:
+            return (5, "", "")
+        return (7 if claim.wheel == TRACK_WHEEL else 5, claim.member, claim.token)
+
+    def _events(self, change: Change) -> list[tuple[str, str, bytes, str]]:
+        """Make the events of a change: id, type, body, and the id of a delivery where the job wants it delivered."""
+        job = change.after
+        ends = ("job.completed", "job.failed", "job.canceled")
+        wanted = [kind for kind in change.webhooks if kind in ends or kind in job.spec.webhook_events]
+        if not wanted:
+            return []
+        data = view(job)
+        events = []
+        for kind in wanted:
+            body = {"type": kind, "timestamp": rfc3339(job.updated_at_ms), "data": data}
+            deliver = job.spec.webhook_url is not None and kind in job.spec.webhook_events
+            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+            events.append((new_id("evt_"), kind, text.encode(), new_id("dlv_") if deliver else ""))
+        return events
+
+    def _counter(self, counter: Sequence[str]) -> str:
+        """Name a counter's field; whatever is no model of the models file counts as ``other``."""
+        name, *labels = counter
+        return "|".join(
+            [name, *(self._models.label(v) if i in _MODEL_LABELS.get(name, ()) else v for i, v in enumerate(labels))]
+        )
+
+    def _wake(self, change: Change, *, deliveries: bool) -> None:
+        if change.submit_at_ms is not None:
+            self._call(f"submit:{change.after.spec.kind}", change.submit_at_ms)
+        if deliveries:
+            self._call(DELIVER_WHEEL, change.after.updated_at_ms + self._first_delivery_ms)
+        for at_ms in change.looks.values():
+            if at_ms is not None:
+                self._call(TRACK_WHEEL, at_ms)
+
+    def _call(self, wheel: str, due_ms: int) -> None:
+        if callback := self.on_due.get(wheel):
+            callback(due_ms)
+
+    async def get(self, job_id: str) -> Job | None:
+        """Read a job; raise ``UnreadableRecord`` where this version cannot."""
+        found = await self._link.command("HGETALL", self.keys.job(job_id))
+        return decode_job(job_id, _pairs(found)) if found else None
+
+    async def input(self, job_id: str) -> bytes:
+        """Read a job's input as canonical JSON."""
+        return await self._link.command("GET", self.keys.input(job_id)) or b"{}"
+
+    async def timeline(self, job_id: str) -> list[dict[str, Any]]:
+        """Read what happened to a job, oldest first."""
+        return [json.loads(line) for line in await self._link.command("LRANGE", self.keys.timeline(job_id), 0, -1)]
+
+    async def count(self, *counter: str) -> None:
+        """Raise a counter that goes with no job."""
+        await self._link.command("HINCRBY", self.keys.one("counters"), self._counter(counter), 1)
+
+    async def counters(self) -> dict[tuple[str, ...], int]:
+        """Read all counters."""
+        found = _pairs(await self._link.command("HGETALL", self.keys.one("counters")))
+        return {tuple(name.decode().split("|")): int(value) for name, value in found.items()}
+
+    # --- wheels
+
+    async def claim(
+        self, wheels: Sequence[str], *, limit: int, gated: bool = False, requests_per_minute: int = 0
+    ) -> Claims:
+        """Claim what is due on the wheels, under a fresh token. ``gated`` where pauses, holds and budgets apply."""
+        self._claims_made += 1
+        token = f"{self._holder}.{self._claims_made}"
+        sent_s = time.monotonic()
+        keys = [self.keys.one("gate"), self.keys.one("cooldowns")]
+        for wheel in wheels:
+            keys += [self.keys.wheel(wheel), self.keys.leases(wheel)]
+        names = [wheel.rpartition(":")[2] for wheel in wheels]
+        now, next_due, held, cooldowns, *rows = await self._link.script(
+            "claim",
+            keys,
+            [token, limit, LEASE_MS, self.takeover_from_ms, int(gated), requests_per_minute, *names],
+        )
+        self._set_clock(int(now))
+        valid_until_s = sent_s + LEASE_MS / 1000
+        return Claims(
+            tuple(
+                Claim(wheels[row[0] - 1], row[1].decode("utf-8", "replace"), token, row[2] == b"1", valid_until_s)
+                for row in rows
+            ),
+            int(now),
+            int(next_due) if next_due else None,
+            held == b"1",
+            {model.decode(): int(until) for model, until in _pairs(cooldowns).items()},
+        )
+
+    async def renew(self, wheel: str, claims: Sequence[Claim]) -> None:
+        """Prolong claims by one lease period; those that were lost stay as they are and run out."""
+        sent_s = time.monotonic()
+        pairs = [part for claim in claims for part in (claim.member, claim.token)]
+        lost = set(
+            await self._link.script("renew", [self.keys.wheel(wheel), self.keys.leases(wheel)], [LEASE_MS, *pairs])
+        )
+        for claim in claims:
+            if claim.member.encode() in lost:
+                log.warning("lease.lost", wheel=wheel, member=claim.member)
+            else:
+                claim.valid_until_s = sent_s + LEASE_MS / 1000
+
+    async def release(self, claim: Claim, due_ms: int | None, *, look: Look | None = None) -> bool:
+        """Give a claim back, due at a time, or off the wheel; ``look`` notes what a look-up saw. Safe to repeat."""
+        field_name, value, job_id = "", "", claim.member
+        if claim.wheel == TRACK_WHEEL:
+            try:
+                attempt, job_id = read_track_member(claim.member)
+            except ValueError:
+                attempt = 0
+            if look is not None:
+                field_name, value = f"look:{attempt}", encode_look(look)
+        keys = [self.keys.wheel(claim.wheel), self.keys.leases(claim.wheel), self.keys.job(job_id)]
+        args: list[Argument] = [claim.member, claim.token, "" if due_ms is None else due_ms, field_name, value]
+        return bool(await self._link.script("release", keys, args))
+
+    # --- deliveries
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """Read a delivery."""
+        found = _pairs(await self._link.command("HGETALL", self.keys.delivery(delivery_id)))
+        return _delivery(found) if found else None
+
+    async def deliveries_of(self, job_id: str) -> list[Delivery]:
+        """Read a job's deliveries, oldest first."""
+        ids = await self._link.command("LRANGE", self.keys.deliveries_of(job_id), 0, -1)
+        found = [await self.delivery(delivery_id.decode()) for delivery_id in ids]
+        return [delivery for delivery in found if delivery is not None]
+
+    async def event_body(self, entry: str) -> bytes | None:
+        """Read the snapshot an event was made with."""
+        found = await self._link.command("XRANGE", self.keys.one("events"), entry, entry)
+        return _pairs(found[0][1]).get(b"body") if found else None
+
+    async def gone_url(self, job_id: str) -> str | None:
+        """Name the URL that wants no more of this job (it answered 410)."""
+        found = await self._link.command("HGET", self.keys.job(job_id), "gone_url")
+        return found.decode() if found else None
+
+    async def settle_delivery(
+        self,
+        claim: Claim,
+        delivery: Delivery,
+        attempts: Sequence[Mapping[str, Any]],
+        *,
+        state: str,
+        due_ms: int | None,
+        outcome: str,
+        gone: bool = False,
+    ) -> bool:
+        """Record an attempt of a delivery and what becomes of it; False where the claim was another's."""
+        keys = self.keys
+        return bool(
+            await self._link.script(
+                "deliver",
+                [
+                    keys.delivery(delivery.id),
+                    keys.wheel(DELIVER_WHEEL),
+                    keys.leases(DELIVER_WHEEL),
+                    keys.job(delivery.job_id),
+                    keys.deliveries(delivery.state),
+                    keys.deliveries(state),
+                    keys.one("counters"),
+                ],
+                [
+                    delivery.id,
+                    claim.token,
+                    state,
+                    "" if due_ms is None else due_ms,
+                    json.dumps(list(attempts), separators=(",", ":")),
+                    delivery.url if gone else "",
+                    f"webhook_attempts_total|{outcome}",
+                ],
+            )
+        )
+
+    async def webhook_secret(self, fresh: str) -> str:
+        """Return the deployment's webhook secret; ``fresh`` becomes it where there is none."""
+        await self._link.command("SET", self.keys.one("secret"), fresh, "NX")
+        found: bytes = await self._link.command("GET", self.keys.one("secret"))
+        return found.decode()
+
+    async def listen(self, called: Callable[[], None]) -> NoReturn:
+        """Call back whenever another process has made work due; raise ``RedisAway`` when the connection is lost."""
+        await self._link.listen(self.keys.one("wake"), called)
+
+    # --- upkeep
+
+    async def ended_before(self, before_ms: int, *, limit: int) -> list[str]:
+        """Name ended jobs that ended before a time, the oldest first."""
+        found = await self._link.command("ZRANGEBYSCORE", self.keys.one("ended"), "-inf", before_ms, "LIMIT", 0, limit)
+        return [job_id.decode() for job_id in found]
+
+    async def prune(self, job: Job) -> bool:
+        """Delete an ended job and all that belongs to it, unless a delivery is pending."""
+        keys = self.keys
+        ids = [d.decode() for d in await self._link.command("LRANGE", keys.deliveries_of(job.id), 0, -1)]
+        highest = max((attempt.number for attempt in job.attempts), default=0)
+        return bool(
+            await self._link.script(
+                "prune",
+                [
+                    keys.job(job.id),
+                    keys.input(job.id),
+                    keys.timeline(job.id),
+                    keys.one("ended"),
+                    keys.index(job.status, job.spec.kind),
+                    keys.deliveries_of(job.id),
+                    keys.wheel(TRACK_WHEEL),
+                    keys.leases(TRACK_WHEEL),
+                    keys.deliveries("delivered"),
+                    keys.deliveries("dead"),
+                    *(keys.delivery(d) for d in ids),
+                ],
+                [job.id, job.rev, highest, *ids],
+            )
+        )
+
+    async def trim_events(self, before_ms: int) -> None:
+        """Drop events older than a time, but none that a pending delivery still needs."""
+        first = await self._link.command("ZRANGE", self.keys.deliveries("pending"), 0, 0)
+        oldest = await self.delivery(first[0].decode()) if first else None
+        bound = f"{before_ms}-0"
+        if oldest is not None and int(oldest.entry.partition("-")[0]) < before_ms:
+            bound = oldest.entry
+        await self._link.command("XTRIM", self.keys.one("events"), "MINID", bound)
+
+
+_MODEL_LABELS: Mapping[str, tuple[int, ...]] = {
+    "attempts_total": (0,),
+    "failures_total": (0,),
+    "failovers_total": (0, 1),
+}
+
+
+def _present(note: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in note.items() if value is not None}
+
+
+def _pairs(flat: Any) -> dict[bytes, bytes]:
+    if isinstance(flat, dict):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _delivery(found: Mapping[bytes, bytes]) -> Delivery:
+    text = {name.decode(): value.decode() for name, value in found.items()}
+    return Delivery(
+        text["id"], text["event_id"], text["type"], text["job"], text["url"], text["state"], text["entry"],
+        int(text["created_at_ms"]), tuple(json.loads(text["attempts"])),
+    )  # fmt: skip
+
+
+__all__ = ["LEASE_MS", "SUBMIT_WHEELS", "Applied", "Claim", "Claims", "Delivery", "Exists", "Stale", "Store", "new_id"]

@@ -1,0 +1,194 @@
+"""Owns the duty of tracking: one look at one task, and what follows from it.
+
+No slot is held while a task runs: between two looks it is only an entry of the track wheel. A refused look says nothing
+about the task and never ends it at once. A task is given up by time only on a look that succeeded and still says
+running. What was given up is looked at rarely until it ends, since it is paid for.
+"""
+
+import random
+from dataclasses import replace
+
+from config.log import log
+from config.models import Models
+from config.settings import Settings
+from jobs import changes
+from jobs.changes import Change
+from jobs.decide import Fail, decide
+from jobs.failures import UNRECOGNISED, Code, Failure, believed, classify, own_failure
+from jobs.job import Attempt, Job, Look, Outcome
+from jobs.polling import LATE_LIFETIME_MS, clear, late_look_ms, next_look_ms, refused, weigh
+from jobs.states import Status
+from worker.answers import Done, LookRefused, Running, TaskFailed
+from worker.gateway import Gateway
+from worker.keys import read_track_member
+from worker.link import patiently
+from worker.store import Applied, Claim, Claims, Store
+from worker.submit import tell_decision
+
+
+class Track:
+    """The track duty. Call it with a claim of the track wheel."""
+
+    def __init__(self, store: Store, gateway: Gateway, settings: Settings, models: Models, rng: random.Random) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._settings = settings
+        self._models = models
+        self._rng = rng
+        self._words_seen: set[str] = set()
+
+    async def __call__(self, claim: Claim, _claims: Claims) -> None:
+        """Look once at the claimed task."""
+        try:
+            number, job_id = read_track_member(claim.member)
+        except ValueError:
+            await self._store.release(claim, None)
+            return
+        job = await self._store.get(job_id)
+        attempt = job.attempt(number) if job else None
+        if job is None or attempt is None or attempt.task_id is None or not attempt.watched:
+            await self._store.release(claim, None)
+            return
+        answer = await self._gateway.look(
+            job.spec.kind, attempt.task_id, text_output=attempt.model in self._models.text_models
+        )
+        if job.current is attempt and job.status is Status.PROCESSING:
+            await self._follow(claim, job, attempt, answer)
+        else:
+            await self._follow_late(claim, job, attempt, answer)
+
+    # --- the task a job waits for
+
+    async def _follow(
+        self, claim: Claim, job: Job, attempt: Attempt, answer: Running | Done | TaskFailed | LookRefused
+    ) -> None:
+        look = changes.look_of(job, attempt.number)
+        match answer:
+            case Running(word):
+                self._tell_word(word, attempt)
+                await self._still_running(claim, job, attempt, clear(look))
+            case Done(result, cost):
+                await self._write(
+                    claim,
+                    changes.complete(
+                        _looked(job, attempt, clear(look)), attempt.number, result,
+                        now_ms=self._store.now_ms(), rev=self._store.new_rev(), cost=cost,
+                    ),
+                )  # fmt: skip
+            case TaskFailed(signal):
+                failure = classify(signal)
+                if failure.rule == UNRECOGNISED:
+                    log.warning("failure.unrecognised", job=job.id, model=attempt.model, words=failure.message)
+                await self._weigh(claim, job, attempt, look, failure)
+            case LookRefused(signal):
+                failure = classify(signal)
+                if failure.patience is not None:
+                    await self._weigh(claim, job, attempt, look, failure)
+                else:
+                    await self._again(claim, attempt, refused(look))
+
+    async def _weigh(self, claim: Claim, job: Job, attempt: Attempt, look: Look, failure: Failure) -> None:
+        look, certain = weigh(look, failure, self._store.now_ms())
+        if certain:
+            job = _looked(job, attempt, look)
+            await self._settle(claim, job, believed(failure), Outcome.FAILED)
+        else:
+            await self._again(claim, attempt, look)
+
+    async def _still_running(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
+        now_ms = self._store.now_ms()
+        limit_s = self._settings.track_timeout_s or self._models.track_timeouts_s.get(job.spec.kind, 3600)
+        if now_ms >= job.deadline_at_ms:
+            words = "the job's deadline passed while the task was running; the task is still watched"
+            await self._settle(
+                claim, _looked(job, attempt, look), own_failure(Code.DEADLINE_EXCEEDED, words), Outcome.ABANDONED
+            )
+        elif now_ms - attempt.started_at_ms >= limit_s * 1000:
+            words = f"the task was still running after {limit_s:g} s of tracking; it is still watched"
+            await self._settle(
+                claim, _looked(job, attempt, look), own_failure(Code.GENERATION_TIMEOUT, words), Outcome.TIMED_OUT
+            )
+        else:
+            await self._again(claim, attempt, look, not_after_ms=job.deadline_at_ms)
+
+    async def _again(self, claim: Claim, attempt: Attempt, look: Look, *, not_after_ms: int | None = None) -> None:
+        now_ms = self._store.now_ms()
+        gap_ms = next_look_ms(look, age_ms=now_ms - attempt.started_at_ms, settings=self._settings, rng=self._rng)
+        due_ms = now_ms + gap_ms if not_after_ms is None else min(now_ms + gap_ms, max(not_after_ms, now_ms + 1))
+        await patiently(lambda: self._store.release(claim, due_ms, look=look))
+
+    async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome) -> None:
+        now_ms = self._store.now_ms()
+        decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
+        if failure.code is Code.DEADLINE_EXCEEDED:
+            decision = Fail()
+        await self._write(
+            claim,
+            changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()),
+        )
+
+    async def _write(self, claim: Claim, change: Change) -> None:
+        if isinstance(await patiently(lambda: self._store.apply(change, claim=claim)), Applied):
+            tell_decision(change)
+        else:  # canceled meanwhile, or the claim is another's: look again from the record as it is now
+            await self._store.release(claim, self._store.now_ms())
+
+    # --- a task that was given up
+
+    async def _follow_late(
+        self, claim: Claim, job: Job, attempt: Attempt, answer: Running | Done | TaskFailed | LookRefused
+    ) -> None:
+        now_ms = self._store.now_ms()
+        given_up_ms = now_ms - (attempt.ended_at_ms or attempt.started_at_ms)
+        look = changes.look_of(job, attempt.number)
+        match answer:
+            case Done(result, cost):
+                await self._finish_late(claim, job, attempt, result, cost)
+                return
+            case TaskFailed(signal):
+                look, certain = weigh(look, classify(signal), now_ms)
+                if certain:
+                    await self._end_late(claim, job, attempt, "failed", [])
+                    return
+            case LookRefused():
+                look = refused(look)
+            case Running():
+                look = clear(look)
+        if given_up_ms >= LATE_LIFETIME_MS:
+            await self._end_late(claim, job, attempt, "unknown", [])
+        else:
+            due_ms = now_ms + late_look_ms(given_up_ms, self._rng)
+            await patiently(lambda: self._store.release(claim, due_ms, look=look))
+
+    async def _finish_late(self, claim: Claim, job: Job, attempt: Attempt, result: object, cost: object) -> None:
+        """Use a late result where the job still has none and has not paid for another; else record and announce it."""
+        assert isinstance(result, dict)
+        trying = job.status in {Status.QUEUED, Status.WAITING}
+        if trying and attempt.round == job.round:
+            await self._write(
+                claim,
+                changes.complete(
+                    job, attempt.number, result, now_ms=self._store.now_ms(), rev=self._store.new_rev(), cost=cost
+                ),
+            )
+        else:
+            await self._end_late(claim, job, attempt, "succeeded", list(result.get("urls", [])))
+
+    async def _end_late(self, claim: Claim, job: Job, attempt: Attempt, status: str, urls: list[str]) -> None:
+        await self._write(
+            claim,
+            changes.late(
+                job, attempt.number, status=status, urls=urls, now_ms=self._store.now_ms(), rev=self._store.new_rev()
+            ),
+        )
+
+    def _tell_word(self, word: str | None, attempt: Attempt) -> None:
+        """Warn once about each status word nobody knows; the task is taken to be running."""
+        if word is not None and word not in self._words_seen and len(self._words_seen) < 1000:
+            self._words_seen.add(word)
+            log.warning("task.word_unknown", word=word[:100], model=attempt.model)
+
+
+def _looked(job: Job, attempt: Attempt, look: Look) -> Job:
+    """Put what the last look saw into the record, so that the attempt's end knows it."""
+    return replace(job, looks={**job.looks, attempt.number: look})

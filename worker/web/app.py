@@ -1,0 +1,61 @@
+"""Owns how the HTTP door is put together: routes, error answers, the API's description, the guard around all of it."""
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from config.settings import Settings
+from jobs.request import InvalidRequest
+from worker.enqueue import Conflict, Door
+from worker.link import RedisAway, RedisRefused
+from worker.store import Store
+from worker.web import health, jobs
+from worker.web.guard import Guard
+from worker.web.openapi import describe
+from worker.web.problems import Refusal, answer_error
+from worker.web.server import WebServer
+from worker.web.services import Services
+
+ROUTERS = (health.router, jobs.router)
+ERRORS: tuple[type[Exception], ...] = (
+    Refusal,
+    InvalidRequest,
+    Conflict,
+    RedisAway,
+    RedisRefused,
+    RequestValidationError,
+    HTTPException,
+    ClientDisconnect,
+    Exception,
+)
+
+
+def create_app(*, store: Store, door: Door, settings: Settings) -> ASGIApp:
+    """Make the ASGI app: whatever it is asked, it answers, and errors are problems."""
+    return Guard(create_api(store=store, door=door, settings=settings), settings.api_tokens)
+
+
+def create_api(*, store: Store, door: Door, settings: Settings) -> FastAPI:
+    """Make what is behind the guard."""
+    api = FastAPI(
+        title="Onysoft worker",
+        version="1",
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # a redirect would be made of what the caller says our name is
+        generate_unique_id_function=lambda route: route.name,
+    )
+    api.state.services = Services(store, door, settings)
+    for error in ERRORS:
+        api.add_exception_handler(error, answer_error)
+    for router in ROUTERS:
+        api.include_router(router)
+    api.state.routes = [route for part in (api, *ROUTERS) for route in part.routes if isinstance(route, Route)]
+    describe(api, locked=settings.api_tokens is not None)
+    return api
+
+
+__all__ = ["WebServer", "create_api", "create_app"]

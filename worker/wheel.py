@@ -1,0 +1,160 @@
+"""Owns how due work is found and held: claims in batches, a lease for each, and nothing done twice at a time.
+
+Theory. A wheel in Redis says what is due when. A runner claims as much as it has slots for, gives each claim to its
+duty as a task of its own, prolongs the leases of claims that take long, and sleeps until the next due time or until
+something calls it. A duty ends its claim itself, by the change it writes or by a release. What it leaves claimed, by a
+crash or because Redis was away, is due again when the lease has run out, here or in another process.
+
+Stopping: a runner takes nothing more; claims that may be repeated (look-ups, deliveries) are handed back at once, and
+submissions are waited for.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from config.log import log
+from jobs.job import UnreadableRecord
+from worker.link import RedisAway
+from worker.store import LEASE_MS, Claim, Claims, Store
+
+RENEW_S = LEASE_MS / 1000 / 4
+LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
+BREATH_S = 0.005  # while all slots are busy, completions are gathered for this long before the next claim
+AWAY_PAUSE_S = 0.5
+CRASH_PAUSE_MS = 30_000
+UNREADABLE_PAUSE_MS = 60_000
+
+Duty = Callable[[Claim, Claims], Awaitable[None]]
+
+
+class Wheel:
+    """Runs one duty over one or several due-sets, ``slots`` claims at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        names: Sequence[str],
+        duty: Duty,
+        *,
+        slots: int,
+        gated: bool = False,
+        requests_per_minute: int = 0,
+    ) -> None:
+        self._store = store
+        self._names = tuple(names)
+        self._duty = duty
+        self._slots = slots
+        self._gated = gated
+        self._requests_per_minute = requests_per_minute
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._called = asyncio.Event()
+        self._stopping = False
+        self._sleeps_until_ms = 0
+        for name in names:
+            store.on_due[name] = self.call
+
+    def call(self, due_ms: int = 0) -> None:
+        """Tell the runner of something due at a time: it wakes where it would have slept past it."""
+        if due_ms < self._sleeps_until_ms:
+            self._called.set()
+
+    @property
+    def busy(self) -> int:
+        """How many claims are being worked on."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Claim and work until ``stop``; survives an absent Redis."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            while not self._stopping:
+                await self._sleep(await self._turn())
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Take nothing more; wait for what runs up to ``grace_s`` (0: hand it back at once)."""
+        self._stopping = True
+        self._called.set()
+        if self._running and grace_s > 0:
+            await asyncio.wait(self._running, timeout=grace_s)
+        left = dict(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        if grace_s == 0:
+            with contextlib.suppress(RedisAway):
+                await asyncio.gather(*(self._store.release(claim, self._store.now_ms()) for claim in left.values()))
+
+    async def _turn(self) -> float:
+        """Claim once; return for how long to sleep, in seconds."""
+        free = self._slots - len(self._running)
+        if free <= 0:
+            return LONGEST_SLEEP_S
+        self._called.clear()
+        try:
+            claims = await self._store.claim(
+                self._names, limit=free, gated=self._gated, requests_per_minute=self._requests_per_minute
+            )
+        except RedisAway as error:
+            log.warning("redis.away", wheel=self._names[0], error=str(error))
+            return AWAY_PAUSE_S
+        for claim in claims.items:
+            task = asyncio.create_task(self._work(claim, claims))
+            self._running[task] = claim
+            task.add_done_callback(self._finished)
+        if claims.items:
+            return BREATH_S
+        if claims.next_due_ms is None:
+            return LONGEST_SLEEP_S
+        return min(max((claims.next_due_ms - claims.now_ms) / 1000, 0.001), LONGEST_SLEEP_S)
+
+    async def _sleep(self, sleep_s: float) -> None:
+        if self._stopping:
+            return
+        self._sleeps_until_ms = self._store.now_ms() + round(sleep_s * 1000)
+        if sleep_s <= BREATH_S:
+            await asyncio.sleep(sleep_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(sleep_s):
+                await self._called.wait()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        full = len(self._running) >= self._slots
+        self._running.pop(task, None)
+        if full:
+            self._called.set()
+
+    async def _work(self, claim: Claim, claims: Claims) -> None:
+        try:
+            await self._duty(claim, claims)
+        except RedisAway as error:
+            log.warning("redis.away", wheel=claim.wheel, member=claim.member, error=str(error))
+        except UnreadableRecord as error:
+            log.error("record.unreadable", wheel=claim.wheel, member=claim.member, error=str(error))
+            await self._put_off(claim, UNREADABLE_PAUSE_MS)
+        except Exception:  # noqa: BLE001 - the boundary of every duty
+            log.exception("duty.crashed", wheel=claim.wheel, member=claim.member)
+            await self._put_off(claim, CRASH_PAUSE_MS)
+
+    async def _put_off(self, claim: Claim, pause_ms: int) -> None:
+        with contextlib.suppress(RedisAway):
+            await self._store.release(claim, self._store.now_ms() + pause_ms)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            aging = time.monotonic() + LEASE_MS / 1000 - RENEW_S / 2
+            for name in self._names:
+                claims = [
+                    claim for claim in self._running.values() if claim.wheel == name and claim.valid_until_s < aging
+                ]
+                if claims:
+                    with contextlib.suppress(RedisAway):
+                        await self._store.renew(name, claims)
