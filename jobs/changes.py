@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
-from jobs.failures import Category, Code, Failure
 from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
+from jobs.verdict import Category, Code, Failure
 
 Counter = tuple[str, ...]  # the metric's name and its labels' values
 

@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 from config.settings import DailyReset, Settings
-from jobs.failures import Action, Category, Code, Failure, Reset, Scope
 from jobs.job import Job, rfc3339
+from jobs.verdict import Action, Category, Code, Failure, Reset, Scope
 
 HOLD_PROBE_S = 5.0  # the first probe after an account failure; the gap grows from there
 ROLLING_DAY_MS = 24 * 3600 * 1000

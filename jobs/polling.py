@@ -7,8 +7,8 @@ one line, a tenth of the task's age, within the operator's bounds.
 from random import Random
 
 from config.settings import Settings
-from jobs.failures import Failure
 from jobs.job import Look
+from jobs.verdict import Failure
 
 AGE_SHARE = 0.1
 JITTER = 0.1

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.failures import Signal, Stage
 from jobs.job import RAW_RESULT_LIMIT_BYTES
+from jobs.verdict import Signal, Stage
 
 # --- assumptions, one table each
 

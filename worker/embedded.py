@@ -35,9 +35,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -48,18 +46,17 @@ from redis import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from worker.data_dir import LOOK_EVERY_S, SOCKET_DIR_PREFIX, SOCKET_NAME, Home, Lock, has_data, noted_socket, size_bytes
+
 _DECIDE_TIMEOUT_S = 75.0
 _LOAD_TIMEOUT_S = 60.0
 _SILENCE_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 4.5
 _CLOSE_DECIDE_TIMEOUT_S = 1.0
 _ANSWER_TIMEOUT_S = 1.0
-_LOOK_EVERY_S = 0.005
 
 # The kernel cuts off at 107 bytes (104 on macOS) without a word.
 _SOCKET_PATH_MAX_BYTES = 99
-_SOCKET_NAME = "redis.sock"
-_SOCKET_DIR_PREFIX = "onysoft-"
 _LOG_NAME = "redis.log"
 
 # Neither our keys nor a broken locale (redis 7 refuses to start with one) belong in a process that outlives us.
@@ -96,9 +93,9 @@ class EmbeddedRedis:
 
     url: str
 
-    def __init__(self, home: "_Home", listening: Path, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, home: "Home", listening: Path, child: subprocess.Popen[bytes] | None) -> None:
         self.url = f"unix://{quote(str(listening))}?db=0"
-        self._home: _Home | None = home
+        self._home: Home | None = home
         self._listening = listening
         self._child = child
 
@@ -110,7 +107,7 @@ class EmbeddedRedis:
         EmbeddedRedisError.
         """
         try:
-            home = _Home.enter(_prepare(data_dir, may_create=start == "always"))
+            home = Home.enter(_prepare(data_dir, may_create=start == "always"))
             try:
                 listening, child = _take_share(home, may_start_empty=start == "always")
             except BaseException:
@@ -149,88 +146,6 @@ class EmbeddedRedis:
         self.close()
 
 
-class _Lock:
-    """One open description of a lock file; flock belongs to the description, so each is a holder of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def take(self, operation: int) -> bool:
-        """Try once; a conversion that fails loses the lock held before."""
-        try:
-            fcntl.flock(self.fd, operation | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def wait(self, operation: int, timeout_s: float) -> bool:
-        """Try until it is granted or the time is up."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self.take(operation):
-            if time.monotonic() >= deadline_s:
-                return False
-            time.sleep(_LOOK_EVERY_S)
-        return True
-
-    def release(self) -> None:
-        """Let go and stay open; never on a description that was handed to a child, which would lose it too."""
-        fcntl.flock(self.fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Let go unless a child inherited the description; safe to call twice."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-@dataclass(frozen=True, slots=True)
-class _Home:
-    """A data directory as its files show it, with one user's descriptors of the locks."""
-
-    root: Path
-    start: _Lock
-    users: _Lock
-    server: _Lock  # only ever tested here; the server has a description of its own
-
-    @classmethod
-    def enter(cls, root: Path) -> "_Home":
-        return cls(root, _Lock(root / "start.lock"), _Lock(root / "users.lock"), _Lock(root / "server.lock"))
-
-    def leave(self) -> None:
-        for lock in (self.users, self.server, self.start):
-            lock.close()
-
-    @contextmanager
-    def deciding(self, timeout_s: float) -> Iterator[bool]:
-        granted = self.start.wait(fcntl.LOCK_EX, timeout_s)
-        try:
-            yield granted
-        finally:
-            if granted:
-                self.start.release()
-
-    def is_deserted(self) -> bool:
-        """Tell whether no server lives here; ask only while deciding."""
-        if not self.server.take(fcntl.LOCK_EX):
-            return False
-        self.server.release()
-        return True
-
-    def is_in_place(self) -> bool:
-        """Tell whether the path still leads to the directory that was opened, not to nothing or to a new one."""
-        with suppress(OSError):
-            return os.path.samestat(os.fstat(self.users.fd), (self.root / "users.lock").stat())
-        return False
-
-    def note(self, listening: Path) -> None:
-        draft = self.root / "socket.path.new"
-        draft.write_bytes(os.fsencode(listening))
-        draft.replace(self.root / "socket.path")
-
-    def forget(self) -> None:
-        (self.root / "socket.path").unlink(missing_ok=True)
-
-
 class _Answer(Enum):
     READY = "ready"
     LOADING = "loading"
@@ -242,7 +157,7 @@ def _prepare(data_dir: Path, *, may_create: bool) -> Path:
     root = data_dir.resolve()
     if may_create:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    elif _noted_socket(root) is None and not _has_data(root):
+    elif noted_socket(root) is None and not has_data(root):
         raise _no_data(root)
     return root
 
@@ -251,33 +166,7 @@ def _no_data(root: Path) -> EmbeddedRedisError:
     return EmbeddedRedisError(f"no jobs yet: looked in {root}; start `onysoft-worker up` or set DATA_DIR / REDIS_URL")
 
 
-def _noted_socket(root: Path) -> Path | None:
-    """Read the note; None where there is none or it holds anything but a path that we would make."""
-    try:
-        noted = Path(os.fsdecode((root / "socket.path").read_bytes()))
-    except FileNotFoundError:
-        return None
-    is_ours = noted.name == _SOCKET_NAME and noted.parent.name.startswith(_SOCKET_DIR_PREFIX)
-    return noted if is_ours and noted.is_absolute() and "\0" not in str(noted) else None
-
-
-def _has_data(root: Path) -> bool:
-    """Tell whether anything was ever written, in the layout of redis 6.2 or that of 7 and later."""
-    parts = root / "appendonlydir"
-    bases = [
-        path for path in parts.glob("*.base.rdb") if not path.name.endswith(".1.base.rdb")
-    ]  # the first one is empty
-    return any(_size_bytes(path) > 0 for path in (root / "appendonly.aof", *parts.glob("*.aof"), *bases))
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _take_share(home: _Home, *, may_start_empty: bool) -> tuple[Path, subprocess.Popen[bytes] | None]:
+def _take_share(home: Home, *, may_start_empty: bool) -> tuple[Path, subprocess.Popen[bytes] | None]:
     """Join the living server or start one; the child is None where it is not ours."""
     with home.deciding(_DECIDE_TIMEOUT_S) as granted:
         # The second wait ends at once: users.lock is exclusive only while its holder decides.
@@ -287,7 +176,7 @@ def _take_share(home: _Home, *, may_start_empty: bool) -> tuple[Path, subprocess
                 "not get done: stop that one (`lsof` on the file names it) or try again"
             )
         if not home.is_deserted():
-            listening = _noted_socket(home.root)
+            listening = noted_socket(home.root)
             match _await_ready(home, listening):
                 case _Answer.READY if listening:
                     return listening, None
@@ -295,22 +184,22 @@ def _take_share(home: _Home, *, may_start_empty: bool) -> tuple[Path, subprocess
                     raise _still_loading(home.root)
                 case _:  # it was on its way out, and has gone
                     pass
-        if not (may_start_empty or _has_data(home.root)):
+        if not (may_start_empty or has_data(home.root)):
             raise _no_data(home.root)
         return _start(home)
 
 
-def _start(home: _Home) -> tuple[Path, subprocess.Popen[bytes]]:
+def _start(home: Home) -> tuple[Path, subprocess.Popen[bytes]]:
     binary = find_server()
     _refuse_newer_layout(home.root, binary)
-    if stale := _noted_socket(home.root):
+    if stale := noted_socket(home.root):
         _discard_socket(stale)
-    listening = _make_socket_dir() / _SOCKET_NAME
+    listening = _make_socket_dir() / SOCKET_NAME
     child: subprocess.Popen[bytes] | None = None
     try:
         home.note(listening)
         log = home.root / _LOG_NAME
-        log_from_bytes = _size_bytes(log)
+        log_from_bytes = size_bytes(log)
         child = _spawn(home, binary, listening)
         answer = _await_ready(home, listening)
     except BaseException:
@@ -329,7 +218,7 @@ def _start(home: _Home) -> tuple[Path, subprocess.Popen[bytes]]:
             assert_never(answer)
 
 
-def _undo_start(home: _Home, listening: Path, child: subprocess.Popen[bytes] | None) -> None:
+def _undo_start(home: Home, listening: Path, child: subprocess.Popen[bytes] | None) -> None:
     if child:
         child.kill()
         child.wait()
@@ -337,7 +226,7 @@ def _undo_start(home: _Home, listening: Path, child: subprocess.Popen[bytes] | N
     home.forget()
 
 
-def _spawn(home: _Home, binary: Path, listening: Path) -> subprocess.Popen[bytes]:
+def _spawn(home: Home, binary: Path, listening: Path) -> subprocess.Popen[bytes]:
     options = {
         "port": "0",
         "unixsocket": str(listening),
@@ -353,7 +242,7 @@ def _spawn(home: _Home, binary: Path, listening: Path) -> subprocess.Popen[bytes
         "logfile": str(home.root / _LOG_NAME),
     }
     words = [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
-    held = _Lock(home.root / "server.lock")
+    held = Lock(home.root / "server.lock")
     try:
         if not held.take(fcntl.LOCK_EX):
             raise EmbeddedRedisError(f"{home.root} was replaced while it was being opened: try again")
@@ -376,7 +265,7 @@ def _spawn(home: _Home, binary: Path, listening: Path) -> subprocess.Popen[bytes
         held.close()
 
 
-def _await_ready(home: _Home, listening: Path | None) -> _Answer:
+def _await_ready(home: Home, listening: Path | None) -> _Answer:
     """Wait for a living server: READY; LOADING if it still does when the time is up; NONE if it exited."""
     started_s = heard_s = time.monotonic()
     while True:
@@ -398,7 +287,7 @@ def _await_ready(home: _Home, listening: Path | None) -> _Answer:
                         "in a container or with a /tmp of its own, or the socket was deleted?): stop it (`lsof` on the "
                         "lock names it) or set DATA_DIR"
                     )
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(LOOK_EVERY_S)
 
 
 def _still_loading(root: Path) -> EmbeddedRedisError:
@@ -433,10 +322,10 @@ def _client(listening: Path) -> Redis:
     )
 
 
-def _stop(home: _Home, opened_at: Path, child: subprocess.Popen[bytes] | None, deadline_s: float) -> None:
+def _stop(home: Home, opened_at: Path, child: subprocess.Popen[bytes] | None, deadline_s: float) -> None:
     """Stop the server as its last user; one that does not answer or takes too long is left for adoption."""
     in_place = home.is_in_place()
-    listening = (_noted_socket(home.root) if in_place else None) or opened_at
+    listening = (noted_socket(home.root) if in_place else None) or opened_at
     # A server whose directory was deleted has no `dir` to prove itself by; the private socket we knew it by must do.
     if not home.is_deserted() and not (in_place and _ask(home.root, listening) is _Answer.NONE):
         with _client(listening) as client, suppress(RedisError, OSError):
@@ -446,7 +335,7 @@ def _stop(home: _Home, opened_at: Path, child: subprocess.Popen[bytes] | None, d
     while not home.is_deserted():
         if time.monotonic() >= deadline_s:
             return
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(LOOK_EVERY_S)
     if child:
         with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, deadline_s - time.monotonic()))
@@ -463,11 +352,11 @@ def _disown(child: subprocess.Popen[bytes] | None) -> None:
 
 def _make_socket_dir() -> Path:
     parent = tempfile.gettempdir()
-    longest = os.fsencode(parent) + f"/{_SOCKET_DIR_PREFIX}12345678/{_SOCKET_NAME}".encode()
+    longest = os.fsencode(parent) + f"/{SOCKET_DIR_PREFIX}12345678/{SOCKET_NAME}".encode()
     # arq takes a URL's path as it stands, so it must read the same quoted and unquoted.
     if len(longest) > _SOCKET_PATH_MAX_BYTES or quote(os.fsencode(parent)) != parent:
         parent = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
-    return Path(tempfile.mkdtemp(prefix=_SOCKET_DIR_PREFIX, dir=parent))
+    return Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX, dir=parent))
 
 
 def _discard_socket(listening: Path) -> None:

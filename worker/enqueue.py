@@ -9,9 +9,10 @@ from config.models import KINDS, Models
 from config.settings import Settings
 from jobs import changes
 from jobs.destinations import url_fault
-from jobs.failures import Code, own_failure
+from jobs.failures import own_failure
 from jobs.job import Job, Spec
 from jobs.request import DEFAULT_WEBHOOK_EVENTS, Order, read_request, valid_id
+from jobs.verdict import Code
 from worker.store import Exists, Store
 
 MAX_MESSAGE_CHARS = 2000

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.failures import Failure, Signal, Stage, classify, explain_dict
+from jobs.failures import classify, explain_dict
+from jobs.verdict import Failure, Signal, Stage
 from worker.exits import Failed, WrongUsage
 
 JUDGED = ("code", "category", "action")

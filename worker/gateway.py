@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import httpx
 
-from jobs.failures import Acceptance, Failure, Signal, Stage, Transport, classify
+from jobs.failures import classify
+from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
 from worker.answers import (
     Done,
     LookRefused,

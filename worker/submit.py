@@ -13,10 +13,11 @@ from config.settings import Settings
 from jobs import changes
 from jobs.changes import Change
 from jobs.decide import Decision, Park, decide, quota_reset_ms
-from jobs.failures import Code, Failure, Signal, Stage, classify, own_failure
+from jobs.failures import classify, own_failure
 from jobs.job import Job, Look, Outcome
 from jobs.polling import next_look_ms
 from jobs.states import Status
+from jobs.verdict import Code, Failure, Signal, Stage
 from worker.gateway import Accepted, Gateway, Refused, Unknown
 from worker.link import patiently
 from worker.store import Applied, Claim, Claims, Stale, Store

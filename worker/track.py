@@ -14,10 +14,11 @@ from config.settings import Settings
 from jobs import changes
 from jobs.changes import Change
 from jobs.decide import Fail, decide
-from jobs.failures import UNRECOGNISED, Code, Failure, believed, classify, own_failure
+from jobs.failures import UNRECOGNISED, believed, classify, own_failure
 from jobs.job import Attempt, Job, Look, Outcome
 from jobs.polling import LATE_LIFETIME_MS, clear, late_look_ms, next_look_ms, refused, weigh
 from jobs.states import Status
+from jobs.verdict import Code, Failure
 from worker.answers import Done, LookRefused, Running, TaskFailed
 from worker.gateway import Gateway
 from worker.keys import read_track_member

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from worker import embedded
+from worker.data_dir import has_data as holds_data
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError, find_server
 
 AWAIT_TIMEOUT_S = 10.0
@@ -467,7 +468,7 @@ def test_data_is_seen_in_both_layouts(tmp_path: Path, files: dict[str, int], *, 
     for name, size_bytes in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size_bytes)
-    assert embedded._has_data(tmp_path) is has_data
+    assert holds_data(tmp_path) is has_data
 
 
 def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:

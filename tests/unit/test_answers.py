@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.failures import Signal
+from jobs.verdict import Signal
 from worker.answers import (
     DONE,
     FAILED,

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from config.settings import Settings
 from jobs import changes
 from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry, backoff_ms, decide, quota_reset_ms
-from jobs.failures import Failure, Signal, Stage, classify
+from jobs.failures import classify
 from jobs.job import Job, Outcome, Spec
+from jobs.verdict import Failure, Signal, Stage
 
 NOW_MS = 1_800_000_000_000
 GENERATION_FAILED = classify(Signal(Stage.RESULT, 200, None, "Video generation failed"))

@@ -14,27 +14,17 @@ from jobs.failures import (
     BARE_MISSING_PATIENCE,
     MISSING_PATIENCE,
     NOMINAL,
-    NOT_SENT,
     RETRYABLE_CODES,
     RULES,
     TERMINAL_CODES,
     TIMEOUT_PATIENCE,
     UNRECOGNISED,
-    Acceptance,
-    Action,
-    Category,
-    Code,
-    Failure,
-    Reset,
-    Scope,
-    Signal,
-    Stage,
-    Transport,
     believed,
     classify,
     explain_dict,
     own_failure,
 )
+from jobs.verdict import NOT_SENT, Acceptance, Action, Category, Code, Failure, Reset, Scope, Signal, Stage, Transport
 
 CORPUS = [json.loads(line) for line in Path(__file__).with_name("corpus.jsonl").read_text("utf-8").splitlines()]
 RETRYABLE = (

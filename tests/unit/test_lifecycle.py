@@ -12,10 +12,11 @@ from config.settings import Settings
 from jobs import changes
 from jobs.changes import Change
 from jobs.decide import decide
-from jobs.failures import Acceptance, Failure, Signal, Stage, Transport, classify, own_failure
-from jobs.failures import Code as FailureCode
+from jobs.failures import classify, own_failure
 from jobs.job import Job, Look, Outcome, Spec, decode_job, encode_look, encode_spec, encode_state, view
 from jobs.states import ENDED, LIVE, TRANSITIONS, Status
+from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
+from jobs.verdict import Code as FailureCode
 
 TERMINAL_EVENTS = {"job.completed", "job.failed", "job.canceled"}
 STATUSES = [400, 401, 402, 403, 404, 413, 422, 429, 500, 502, 503, 504]

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from jobs.failures import Signal, Stage, classify
+from jobs.failures import classify
 from jobs.job import Look
 from jobs.polling import clear, next_look_ms, refused, weigh
+from jobs.verdict import Signal, Stage
 
 SETTINGS = Settings.from_env({})
 MISSING = classify(Signal(Stage.POLL, 404))
