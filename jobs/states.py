@@ -79,3 +79,11 @@ def advance(status: Status, event: Event) -> Status:
 def origins(event: Event) -> frozenset[Status]:
     """Name the statuses in which the event may happen."""
     return frozenset(status for status, moves in TRANSITIONS.items() if event in moves)
+
+
+def diagram() -> str:
+    """Draw the table as a Mermaid state diagram; the document of the states carries it word for word."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Status.QUEUED}"]
+    for status, moves in TRANSITIONS.items():
+        lines += [f"    {status} --> {target}: {event}" for event, target in moves.items()]
+    return "\n".join([*lines, f"    {Status.COMPLETED} --> [*]"])

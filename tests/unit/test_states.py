@@ -1,8 +1,10 @@
 """The state machine's table."""
 
+from pathlib import Path
+
 import pytest
 
-from jobs.states import ENDED, LIVE, TRANSITIONS, Event, IllegalMove, Status, advance, origins
+from jobs.states import ENDED, LIVE, TRANSITIONS, Event, IllegalMove, Status, advance, diagram, origins
 
 
 def test_every_status_has_a_row() -> None:
@@ -35,3 +37,10 @@ def test_advance_is_the_table(status: Status, event: Event) -> None:
     else:
         with pytest.raises(IllegalMove, match=f"{status}.*{event}"):
             advance(status, event)
+
+
+def test_the_document_shows_the_table() -> None:
+    """The diagram people read is made from the table."""
+    document = (Path(__file__).parents[2] / "docs" / "states.md").read_text()
+    assert f"```mermaid\n{diagram()}\n```" in document
+    assert all(f"| `{status}` |" in document for status in Status)
