@@ -76,9 +76,8 @@ def begin(job: Job, *, now_ms: int, rev: str) -> Change:
     """Write the intent of a submission. A resend after an unknown answer keeps that attempt's idempotency key."""
     number = _next_number(job)
     last = job.attempts[-1] if job.attempts else None
-    key, resend = f"{job.id}/{job.round}.{number}", False
-    if last is not None and last.outcome is Outcome.UNKNOWN and last.round == job.round:
-        key, resend = last.key, True
+    resend = last is not None and last.outcome is Outcome.UNKNOWN and last.round == job.round
+    key = last.key if last is not None and resend else f"{job.id}/{job.round}.{number}"
     attempt = Attempt(number, job.model, job.model_index, job.round, key, now_ms)
     after = replace(
         job.with_attempt(attempt),
@@ -86,9 +85,21 @@ def begin(job: Job, *, now_ms: int, rev: str) -> Change:
         status=advance(job.status, Event.SUBMIT),
         updated_at_ms=now_ms,
         next_action_at_ms=None,
-        unknown_resends=job.unknown_resends + resend,
     )
     return Change(job, after, Event.SUBMIT, {"event": "attempt.begun", "attempt": number, "model": job.model})
+
+
+def withdraw(job: Job, *, now_ms: int, rev: str) -> Change:
+    """Take back an intent that was not followed by a POST: the attempt never was, and the job is due again."""
+    after = replace(
+        job,
+        rev=rev,
+        status=advance(job.status, Event.WAIT),
+        attempts=job.attempts[:-1],
+        updated_at_ms=now_ms,
+        next_action_at_ms=now_ms,
+    )
+    return Change(job, after, Event.WAIT, {"event": "attempt.withdrawn", "attempt": _current(job).number})
 
 
 def accept(job: Job, task_id: str, *, first_look_ms: int, now_ms: int, rev: str, cost: Any = None) -> Change:
@@ -286,7 +297,6 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
         completed_at_ms=None,
         failure=None,
         deferrals=0,
-        unknown_resends=0,
         model_index=running.model_index if running else 0,
     )
     looks: dict[int, int | None] = {}

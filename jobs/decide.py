@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from config.settings import DailyReset, Settings
-from jobs.job import Job, rfc3339
+from jobs.job import Job, Outcome, rfc3339
 from jobs.verdict import Action, Category, Code, Failure, Reset, Scope
 
 HOLD_PROBE_S = 5.0  # the first probe after an account failure; the gap grows from there
@@ -108,8 +108,8 @@ def _after_attempt(job: Job, failure: Failure, settings: Settings, now_ms: int, 
 
 def _after_unknown(job: Job, failure: Failure, settings: Settings, now_ms: int, rng: Random) -> Decision:
     """Resend once, where the caller's or the operator's policy says so and an attempt is left."""
-    may_resend = job.spec.on_unknown_submit == "retry" and job.unknown_resends == 0
-    if may_resend and job.counted() < job.spec.max_attempts:
+    before = sum(attempt.round == job.round and attempt.outcome is Outcome.UNKNOWN for attempt in job.attempts)
+    if job.spec.on_unknown_submit == "retry" and not before and job.counted() < job.spec.max_attempts:
         return Retry(now_ms + backoff_ms(job, failure, settings, rng))
     return Fail()
 

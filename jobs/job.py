@@ -106,7 +106,6 @@ class Job:
     model_index: int = 0
     attempts: tuple[Attempt, ...] = ()
     deferrals: int = 0  # waits in a row without an accepted submission: the exponent of the backoff
-    unknown_resends: int = 0
     next_action_at_ms: int | None = None
     completed_at_ms: int | None = None
     failure: Mapping[str, Any] | None = None

@@ -91,7 +91,7 @@ class Intake:
             if not self._stopping:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Take no more; a call under way is finished or left to be taken again."""
         self._stopping = True
         if self._worker and self._worker.main_task:

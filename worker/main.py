@@ -166,12 +166,10 @@ class WorkerProcess:
         ]
         self.ready.set()
         await _first_of(stop, running)
-        await asyncio.gather(
-            parts.intake.stop(),
-            parts.track.stop(grace_s=0),
-            parts.deliver.stop(grace_s=0),
-            parts.submit.stop(grace_s=self._settings.shutdown_grace_s),
-        )
+        parts.intake.stop()
+        parts.track.stop(grace_s=0)
+        parts.deliver.stop(grace_s=0)
+        parts.submit.stop(grace_s=self._settings.shutdown_grace_s)
         for task in aside:
             task.cancel()
         await asyncio.gather(*aside, return_exceptions=True)

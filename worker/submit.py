@@ -48,8 +48,8 @@ class Submit:
         if job is None or job.current is None:
             return
         body = submission_body(job.model, await self._store.input(job.id))
-        if not claim.held:
-            # A stop of this process or of Redis ate the lease: another may be at it. The claim's next holder decides.
+        if not claim.held:  # this process or Redis stood still for longer than the lease: another may be at it
+            await self._withdraw(job)
             return
         answer = await self._gateway.submit(job.spec.kind, body, idempotency_key=job.current.key)
         match answer:
@@ -76,12 +76,15 @@ class Submit:
 
     async def _begin(self, claim: Claim, job: Job) -> Job | None:
         change = changes.begin(job, now_ms=self._store.now_ms(), rev=self._store.new_rev())
-        match await self._store.apply(change, claim=claim):
-            case Applied():
-                return change.after
-            case _:
-                await self._store.release(claim, self._store.now_ms())
-                return None
+        if isinstance(await patiently(lambda: self._store.apply(change, claim=claim)), Applied):
+            return change.after
+        await self._store.release(claim, self._store.now_ms())
+        return None
+
+    async def _withdraw(self, job: Job) -> None:
+        """Take an intent back that was not followed by a POST, unless another has judged it already."""
+        change = changes.withdraw(job, now_ms=self._store.now_ms(), rev=self._store.new_rev())
+        await patiently(lambda: self._store.apply(change))
 
     async def _accept(self, claim: Claim, job: Job, answer: Accepted) -> None:
         first_look_ms = next_look_ms(Look(), age_ms=0, settings=self._settings, rng=self._rng)

@@ -51,6 +51,7 @@ class Wheel:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._called = asyncio.Event()
         self._stopping = False
+        self._grace_s = 0.0
         self._sleeps_until_ms = 0
         for name in names:
             store.on_due[name] = self.call
@@ -66,30 +67,37 @@ class Wheel:
         return len(self._running)
 
     async def run(self) -> None:
-        """Claim and work until ``stop``; survives an absent Redis."""
+        """Claim and work until ``stop``, then end what runs as ``stop`` said; survives an absent Redis."""
         renewing = asyncio.create_task(self._renew())
         try:
             while not self._stopping:
                 await self._sleep(await self._turn())
+            await self._drain()
         finally:
             renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await renewing
 
-    async def stop(self, *, grace_s: float) -> None:
-        """Take nothing more; wait for what runs up to ``grace_s`` (0: hand it back at once)."""
+    def stop(self, *, grace_s: float) -> None:
+        """Take nothing more; have ``run`` wait up to ``grace_s`` for what runs (0: hand it back at once)."""
         self._stopping = True
+        self._grace_s = grace_s
         self._called.set()
-        if self._running and grace_s > 0:
-            await asyncio.wait(self._running, timeout=grace_s)
+
+    async def _drain(self) -> None:
+        if self._running and self._grace_s > 0:
+            await asyncio.wait(self._running, timeout=self._grace_s)
         left = dict(self._running)
         for task in left:
             task.cancel()
         if left:
             await asyncio.wait(left)
-        if grace_s == 0:
-            with contextlib.suppress(RedisAway):
-                await asyncio.gather(*(self._store.release(claim, self._store.now_ms()) for claim in left.values()))
+        if self._grace_s == 0:
+            await self._hand_back(list(left.values()))
+
+    async def _hand_back(self, claims: Sequence[Claim]) -> None:
+        with contextlib.suppress(RedisAway):
+            await asyncio.gather(*(self._store.release(claim, self._store.now_ms()) for claim in claims))
 
     async def _turn(self) -> float:
         """Claim once; return for how long to sleep, in seconds."""
@@ -104,6 +112,9 @@ class Wheel:
         except RedisAway as error:
             log.warning("redis.away", wheel=self._names[0], error=str(error))
             return AWAY_PAUSE_S
+        if self._stopping:
+            await self._hand_back(claims.items)
+            return 0.0
         for claim in claims.items:
             task = asyncio.create_task(self._work(claim, claims))
             self._running[task] = claim

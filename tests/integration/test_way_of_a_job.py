@@ -135,11 +135,12 @@ async def test_a_model_quota_fails_over_at_once(bench: Bench, sandbox: Sandbox) 
 
 async def test_a_model_quota_without_alternate_parks_until_the_reset(bench: Bench, sandbox: Sandbox) -> None:
     """The job waits with the time of its next action, and completes after the reset."""
-    limit = {"code": "daily_request_limit_exceeded", "limit": 0, "retry_after_s": 0.5, "resets_in_s": 0.4}
+    limit = {"code": "daily_request_limit_exceeded", "limit": 0, "retry_after_s": 0.5}
     sandbox.control(quotas={"veo3": limit})
     async with bench.worker():
         job_id = await bench.submit(input=directed(tag="t"), fallbacks=[])
         waiting = await bench.standing(job_id, "waiting")
+        sandbox.control(quotas={})
         view = await bench.ended(job_id)
     assert waiting["failure"]["code"] == "model_quota_exceeded"
     assert waiting["failure"]["action"] == "park"

@@ -109,6 +109,12 @@ class Life(RuleBasedStateMachine):
         """Have the gateway accept."""
         self.take(changes.accept(self.job, f"t{self.submissions}", first_look_ms=2000, **self.at()))
 
+    @precondition(lambda self: self.job.status is Status.SUBMITTING)
+    @rule()
+    def withdrawn(self) -> None:
+        """Take the intent back before anything was sent."""
+        self.take(changes.withdraw(self.job, **self.at()))
+
     def settle(self, failure: Failure, outcome: Outcome | None) -> None:
         """Decide and carry out."""
         decision = decide(self.job, failure, self.settings, now_ms=self.now_ms, rng=self.rng)
