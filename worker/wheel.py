@@ -101,10 +101,10 @@ class Wheel:
 
     async def _turn(self) -> float:
         """Claim once; return for how long to sleep, in seconds."""
+        self._called.clear()
         free = self._slots - len(self._running)
         if free <= 0:
             return LONGEST_SLEEP_S
-        self._called.clear()
         try:
             claims = await self._store.claim(
                 self._names, limit=free, gated=self._gated, requests_per_minute=self._requests_per_minute

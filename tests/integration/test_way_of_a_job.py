@@ -408,3 +408,13 @@ async def test_pruning_leaves_nothing_of_a_job(bench: Bench) -> None:
     assert left == []
     assert await bench.raw.xlen("onysoft:events") == 0
     assert await bench.raw.zcard("onysoft:ended") == 0
+
+
+@pytest.mark.env(CONCURRENCY="2")
+async def test_more_work_than_slots_is_worked_off(bench: Bench) -> None:
+    """With every slot taken by slow submissions the rest waits its turn, and the process stays responsive."""
+    slow = {"do": "accept", "delay_s": 0.2}
+    async with bench.worker():
+        ids = [await bench.submit(kind="image", input=directed(tag=f"t{n}", submit=[slow])) for n in range(8)]
+        views = [await bench.ended(job_id) for job_id in ids]
+    assert {view["status"] for view in views} == {"completed"}
