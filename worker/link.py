@@ -1,6 +1,6 @@
 """Owns the connection to Redis: scripts by their files, and many callers' commands sent as one pipeline.
 
-Commands of one turn of the event loop leave together, at most four pipelines are under way at a time, and what arrives
+Commands of one turn of the event loop leave together, one pipeline is under way at a time, and what arrives
 meanwhile forms the next: the busier the process, the fewer round trips a command costs. A lost script cache (a Redis
 restart) is mended on the spot. Every error that means "Redis is away" is one exception, ``RedisAway``.
 """
@@ -29,7 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from config.log import log
 
 MAX_BATCH = 256
-MAX_PIPELINES = 4
+MAX_PIPELINES = 1
 AWAY_ERRORS = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
 SILENCE_S = 5.0
 CLOSE_S = 1.0
