@@ -14,10 +14,11 @@ from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
 from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
-from jobs.verdict import Category, Code, Failure
+from jobs.verdict import Acceptance, Category, Code, Failure, Scope
 
 Counter = tuple[str, ...]  # the metric's name and its labels' values
 
+MINUTE_MS = 60_000
 ON_SUBMIT_WHEEL = frozenset({Status.QUEUED, Status.WAITING})
 
 
@@ -76,8 +77,11 @@ def begin(job: Job, *, now_ms: int, rev: str) -> Change:
     """Write the intent of a submission. A resend after an unknown answer keeps that attempt's idempotency key."""
     number = _next_number(job)
     last = job.attempts[-1] if job.attempts else None
-    resend = last is not None and last.outcome is Outcome.UNKNOWN and last.round == job.round
-    key = last.key if last is not None and resend else f"{job.id}/{job.round}.{number}"
+    # The model is part of the key: another model's submission is another generation, whatever its number.
+    key = f"{job.id}/{job.round}.{number}.{job.model_index}"
+    unknown = last is not None and last.outcome is Outcome.UNKNOWN
+    if last is not None and unknown and (last.round, last.model_index) == (job.round, job.model_index):
+        key = last.key
     attempt = Attempt(number, job.model, job.model_index, job.round, key, now_ms)
     after = replace(
         job.with_attempt(attempt),
@@ -159,7 +163,7 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
             note["to_model"] = after.model
         case Retry() | Park() | Hold():
             pass
-    return Change(job, after, event, note, webhooks, tuple(counters), _lesson(failure, decision), looks)
+    return Change(job, after, event, note, webhooks, tuple(counters), _lesson(failure, decision, now_ms), looks)
 
 
 _NOTE: Mapping[type, str] = {
@@ -196,14 +200,16 @@ def _ended(job: Job, attempt: Attempt, outcome: Outcome, now_ms: int, **more: An
     return replace(attempt, outcome=outcome, ended_at_ms=now_ms, polls=polls, **more)
 
 
-def _lesson(failure: Failure, decision: Decision) -> Fleet:
+def _lesson(failure: Failure, decision: Decision, now_ms: int) -> Fleet:
     match decision:
         case Hold():
             return Fleet(hold=str(failure.code))
         case Retry(at) if failure.code is Code.RATE_LIMITED:
-            return Fleet(pause_until_ms=at)
+            return Fleet(pause_until_ms=min(at, now_ms + MINUTE_MS))  # doc: it resets within a minute
         case _:
-            return Fleet()
+            # A definite answer about the request or the model shows that the account is in order again.
+            in_order = failure.scope in {Scope.REQUEST, Scope.MODEL} and failure.acceptance is Acceptance.NO
+            return Fleet(release_hold=in_order and failure.http_status is not None)
 
 
 def cooled(change: Change, model: str, until_ms: int) -> Change:
@@ -211,8 +217,20 @@ def cooled(change: Change, model: str, until_ms: int) -> Change:
     return replace(change, fleet=replace(change.fleet, cool_model=model, cool_until_ms=until_ms))
 
 
-def complete(job: Job, number: int, result: Mapping[str, Any], *, now_ms: int, rev: str, cost: Any = None) -> Change:
-    """End a job well with the result of one of its attempts: the current one, or a late one that got there first."""
+def complete(
+    job: Job,
+    number: int,
+    result: Mapping[str, Any],
+    *,
+    now_ms: int,
+    rev: str,
+    cost: Any = None,
+    current_outcome: Outcome = Outcome.ABANDONED,
+) -> Change:
+    """End a job well with the result of one of its attempts: the current one, or a late one that got there first.
+
+    ``current_outcome`` is what becomes of the current attempt where it is another.
+    """
     attempt = job.attempt(number)
     assert attempt is not None
     done = _ended(job, attempt, Outcome.SUCCEEDED, now_ms, failure=None)
@@ -220,7 +238,7 @@ def complete(job: Job, number: int, result: Mapping[str, Any], *, now_ms: int, r
     after = job.with_attempt(done)
     dropped = job.current
     if dropped is not None and dropped.number != number:
-        after = after.with_attempt(_ended(job, dropped, Outcome.ABANDONED, now_ms))
+        after = after.with_attempt(_ended(job, dropped, current_outcome, now_ms))
     after = replace(
         after,
         rev=rev,
@@ -244,6 +262,16 @@ def complete(job: Job, number: int, result: Mapping[str, Any], *, now_ms: int, r
         ),
         looks={number: None},
     )
+
+
+def rescued(job: Job, *, outcome: Outcome | None, now_ms: int, rev: str) -> Change | None:
+    """Complete a job that has just met a failure with a result that came late this round, where there is one."""
+    found = next((a for a in job.attempts if a.round == job.round and a.late and a.late["status"] == "succeeded"), None)
+    if found is None or found.late is None:
+        return None
+    result = {"urls": list(found.late["urls"]), "raw": None}
+    ended = outcome or Outcome.ABANDONED
+    return complete(job, found.number, result, now_ms=now_ms, rev=rev, current_outcome=ended)
 
 
 def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
@@ -302,6 +330,7 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
     looks: dict[int, int | None] = {}
     if running:
         adopted = replace(running, outcome=None, ended_at_ms=None, failure=None, round=after.round)
+        adopted = replace(adopted, adopted_at_ms=now_ms)
         others = tuple(attempt for attempt in after.attempts if attempt.number != running.number)
         after = replace(after, attempts=(*others, adopted))
         looks = {running.number: now_ms}
@@ -324,13 +353,42 @@ def late(job: Job, number: int, *, status: str, urls: list[str], now_ms: int, re
     )
 
 
-def keep_task(job: Job, model: str, key: str, task_id: str, *, now_ms: int, rev: str) -> Change:
-    """Keep a task id whose submission was overtaken (its claim had gone stale): it is paid, so it is looked at."""
-    lost = next((a for a in job.attempts if a.key == key and a.outcome is Outcome.UNKNOWN and not a.task_id), None)
+def keep_task(
+    job: Job, sent: Attempt, task_id: str, *, first_look_ms: int, now_ms: int, rev: str, cost: Any = None
+) -> Change:
+    """Keep a task id whose submission was overtaken: canceled meanwhile, or taken for dead. It is paid for.
+
+    Where the job still waits for just this submission, or would send it again, it waits for the task instead; else
+    the task is looked at rarely until it ends.
+    """
+    current, last = job.current, job.attempts[-1] if job.attempts else None
+    if current is not None and current.key == sent.key and current.task_id is None:
+        return accept(job, task_id, first_look_ms=first_look_ms, now_ms=now_ms, rev=rev, cost=cost)
+    is_last = last is not None and last.key == sent.key and last.outcome is Outcome.UNKNOWN
+    if last is not None and is_last and job.status is Status.WAITING and last.round == job.round:
+        running = replace(last, task_id=task_id, cost=cost, outcome=None, ended_at_ms=None, failure=None)
+        after = replace(
+            job.with_attempt(running),
+            rev=rev,
+            status=advance(job.status, Event.ADOPT),
+            updated_at_ms=now_ms,
+            next_action_at_ms=None,
+            failure=None,
+            model_index=last.model_index,
+        )
+        note = {"event": "task.accepted", "attempt": last.number, "model": last.model, "task_id": task_id}
+        looks = {last.number: now_ms + first_look_ms}
+        return Change(job, after, Event.ADOPT, note, webhooks=("job.processing",), looks=looks)
+    return _keep_aside(job, sent, task_id, now_ms=now_ms, rev=rev, cost=cost)
+
+
+def _keep_aside(job: Job, sent: Attempt, task_id: str, *, now_ms: int, rev: str, cost: Any) -> Change:
+    lost = next((a for a in job.attempts if a.number == sent.number and a.key == sent.key and not a.task_id), None)
     if lost is None:
-        index = job.spec.models.index(model) if model in job.spec.models else job.model_index
-        lost = Attempt(_next_number(job), model, index, job.round, key, now_ms)
-    attempt = replace(lost, task_id=task_id, ended_at_ms=lost.ended_at_ms or now_ms, outcome=Outcome.ABANDONED)
+        lost = replace(sent, number=_next_number(job))
+    attempt = replace(
+        lost, task_id=task_id, cost=cost, ended_at_ms=lost.ended_at_ms or now_ms, outcome=Outcome.ABANDONED
+    )
     number, current = attempt.number, job.current
     after = replace(job.with_attempt(attempt), rev=rev, updated_at_ms=now_ms)
     if current is not None:  # the attempt under way stays the last one: it is found there
@@ -339,8 +397,8 @@ def keep_task(job: Job, model: str, key: str, task_id: str, *, now_ms: int, rev:
         job,
         after,
         None,
-        {"event": "task.kept", "attempt": number, "model": model, "task_id": task_id},
-        counters=(("attempts_total", model, Outcome.ABANDONED),),
+        {"event": "task.kept", "attempt": number, "model": attempt.model, "task_id": task_id},
+        counters=(("attempts_total", attempt.model, Outcome.ABANDONED),),
         looks={number: now_ms + LATE_GAP_MS},
     )
 

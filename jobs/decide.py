@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from config.settings import DailyReset, Settings
-from jobs.job import Job, Outcome, rfc3339
+from jobs.job import Job, rfc3339
 from jobs.verdict import Action, Category, Code, Failure, Reset, Scope
 
 HOLD_PROBE_S = 5.0  # the first probe after an account failure; the gap grows from there
@@ -108,8 +108,9 @@ def _after_attempt(job: Job, failure: Failure, settings: Settings, now_ms: int, 
 
 def _after_unknown(job: Job, failure: Failure, settings: Settings, now_ms: int, rng: Random) -> Decision:
     """Resend once, where the caller's or the operator's policy says so and an attempt is left."""
-    before = sum(attempt.round == job.round and attempt.outcome is Outcome.UNKNOWN for attempt in job.attempts)
-    if job.spec.on_unknown_submit == "retry" and not before and job.counted() < job.spec.max_attempts:
+    keys = [attempt.key for attempt in job.attempts if attempt.round == job.round]
+    resent = len(keys) != len(set(keys))
+    if job.spec.on_unknown_submit == "retry" and not resent and job.counted() < job.spec.max_attempts:
         return Retry(now_ms + backoff_ms(job, failure, settings, rng))
     return Fail()
 
@@ -119,7 +120,8 @@ def _after_terminal(job: Job, failure: Failure, settings: Settings, now_ms: int)
     tried_before = sum(
         attempt.round == job.round and _code(attempt.failure) == failure.code for attempt in job.attempts
     )
-    if failure.code not in settings.failover_on or tried_before or job.counted() >= job.spec.max_attempts:
+    used = job.counted() - (job.current is not None and not failure.counts_as_attempt)
+    if failure.code not in settings.failover_on or tried_before or used >= job.spec.max_attempts:
         return Fail()
     return _next_model(job, now_ms) or Fail()
 
@@ -136,7 +138,8 @@ def _next_model(job: Job, now_ms: int) -> FailOver | None:
 
 def backoff_ms(job: Job, failure: Failure, settings: Settings, rng: Random) -> int:
     """Full jitter over an exponential ceiling, on top of what the gateway asked for (``Retry-After``)."""
-    ceiling_s = min(settings.retry_cap_s, settings.retry_base_s * 2 ** min(job.deferrals, MAX_EXPONENT))
+    steps = min(max(job.deferrals, job.counted() - 1), MAX_EXPONENT)
+    ceiling_s = min(settings.retry_cap_s, settings.retry_base_s * 2**steps)
     return round(((failure.retry_after_s or 0.0) + rng.uniform(0, ceiling_s)) * 1000)
 
 

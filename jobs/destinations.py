@@ -19,6 +19,8 @@ def url_fault(url: str, *, allow_private: bool) -> str | None:
     """Say what is wrong with a webhook URL, or None. Names are not resolved here."""
     if len(url) > MAX_URL_CHARS:
         return f"must be at most {MAX_URL_CHARS} characters"
+    if not url.isascii():  # others read look-alike dots and digits as an address
+        return "must be ASCII: write an international name in punycode and percent-encode the rest"
     if any(ord(char) <= 0x20 or ord(char) == 0x7F for char in url) or "\\" in url:
         return "must not contain spaces, control characters or backslashes"
     try:

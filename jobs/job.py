@@ -51,6 +51,12 @@ class Attempt:
     cost: Any = None
     counted: bool = True
     late: Mapping[str, Any] | None = None
+    adopted_at_ms: int | None = None
+
+    @property
+    def tracked_from_ms(self) -> int:
+        """Since when the task has been tracked as the one its job waits for."""
+        return self.adopted_at_ms or self.started_at_ms
 
     @property
     def watched(self) -> bool:
@@ -156,7 +162,7 @@ _STATE_FIELDS = tuple(f.name for f in fields(Job) if f.name not in {"spec", "rev
 
 def encode_spec(spec: Spec) -> str:
     """Write the part of the record that never changes."""
-    return json.dumps(asdict(spec), separators=(",", ":"))
+    return json.dumps({f.name: getattr(spec, f.name) for f in fields(Spec)}, separators=(",", ":"))
 
 
 def encode_state(job: Job) -> str:

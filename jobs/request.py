@@ -15,6 +15,7 @@ from jobs.destinations import url_fault
 
 MAX_REQUEST_BYTES = 11 * 1024 * 1024
 MAX_METADATA_BYTES = 4096
+MAX_DEPTH = 64
 ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
 
 Kind = Literal["video", "image", "music", "audio", "voice"]
@@ -30,7 +31,8 @@ WebhookEvent = Literal[
 DEFAULT_WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = ("job.completed", "job.failed", "job.canceled")
 
 JobId = Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=128)]
-ModelId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x20\x7f]+$", min_length=1, max_length=200)]
+MODEL_PATTERN = r"[!-~]{1,200}"
+ModelId = Annotated[str, StringConstraints(pattern=f"^{MODEL_PATTERN}$", max_length=200)]
 
 
 class JobRequest(BaseModel):
@@ -101,6 +103,9 @@ def read_request(raw: Any, *, allow_private: bool) -> Order:
         raise InvalidRequest(*(Fault(name, _PLAIN_JSON) for name in _not_json(raw))) from error
     if len(canonical) > MAX_REQUEST_BYTES:
         raise RequestTooLarge
+    too_deep = [name for name, value in raw.items() if is_deeper_than(value, MAX_DEPTH)]
+    if too_deep:
+        raise InvalidRequest(*(Fault(str(name), f"must not be nested deeper than {MAX_DEPTH}") for name in too_deep))
     faults: list[Fault] = []
     request: JobRequest | None = None
     try:
@@ -134,9 +139,29 @@ def _not_json(raw: dict[Any, Any]) -> list[str]:
     return names or ["request"]
 
 
+def is_deeper_than(value: Any, limit: int) -> bool:
+    """Tell whether lists and objects are nested deeper than a limit."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, dict | list) for value in level)
+
+
 def valid_id(text: str) -> bool:
     """Tell whether a text may be a job's id."""
     return re.fullmatch(ID_PATTERN, text) is not None
+
+
+def valid_model(text: str) -> bool:
+    """Tell whether a text may name a model."""
+    return re.fullmatch(MODEL_PATTERN, text) is not None
 
 
 def _further_faults(raw: dict[str, Any], *, allow_private: bool) -> list[Fault]:
@@ -167,6 +192,6 @@ def _fault(loc: tuple[int | str, ...], kind: str, text: str) -> Fault:
     if kind == "string_pattern_mismatch" and name == "id":
         return Fault(name, "must be 1-128 characters of A-Za-z0-9._:-")
     if kind == "string_pattern_mismatch":
-        return Fault(name, "must not be empty and not contain spaces or control characters")
+        return Fault(name, "must be 1-200 characters of printable ASCII without spaces")
     words = _WORDS.get(kind) or text.replace("Input should be", "must be").replace("String should", "must")
     return Fault(name, words[:1].lower() + words[1:])

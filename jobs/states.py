@@ -37,7 +37,7 @@ class Event(StrEnum):
     FAIL = "fail"
     CANCEL = "cancel"
     RETRY = "retry"  # a new round of attempts
-    ADOPT = "adopt"  # a new round that takes over a task still running
+    ADOPT = "adopt"  # a task of the job's that still runs becomes the one it waits for
 
 
 LIVE = frozenset({Status.QUEUED, Status.SUBMITTING, Status.PROCESSING, Status.WAITING})
@@ -51,7 +51,12 @@ TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = MappingProxyType(
         Status.QUEUED: {Event.SUBMIT: Status.SUBMITTING, Event.WAIT: Status.WAITING, **_ENDING},
         Status.SUBMITTING: {Event.ACCEPT: Status.PROCESSING, Event.WAIT: Status.WAITING, **_ENDING},
         Status.PROCESSING: {Event.WAIT: Status.WAITING, **_ENDING},
-        Status.WAITING: {Event.SUBMIT: Status.SUBMITTING, Event.WAIT: Status.WAITING, **_ENDING},
+        Status.WAITING: {
+            Event.SUBMIT: Status.SUBMITTING,
+            Event.WAIT: Status.WAITING,
+            Event.ADOPT: Status.PROCESSING,
+            **_ENDING,
+        },
         Status.COMPLETED: {},
         Status.FAILED: _REOPENING,
         Status.CANCELED: _REOPENING,

@@ -6,11 +6,13 @@ assumed: nobody).
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.job import RAW_RESULT_LIMIT_BYTES
+from jobs.request import is_deeper_than
 from jobs.verdict import Signal, Stage
 
 # --- assumptions, one table each
@@ -41,7 +43,10 @@ ECHO_FIELDS = frozenset(
 )  # seen: they repeat what we sent
 TEXT_FIELDS = ("text", "transcript", "result", "output")  # assumed, for models whose output is text
 FINE_CODES = frozenset({"0", "200", "202"})  # kie: "code" beside a good answer
-MAX_DEPTH = 12
+GENERATION_FAILURE = re.compile(  # assumed: the vendor's page names this error, but not its code
+    r"generat\w*[ _-]+fail|fail\w*[ _-]+(?:to[ _-]+)?generat|(?:video|image|music|audio|voice)[ _-]+fail", re.IGNORECASE
+)
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class TaskFailed:
     """The look-up succeeded and says that the generation failed."""
 
     signal: Signal
+    doubtful: bool = False  # said by a refusal of the look-up, not by the state of the task
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,15 @@ def read_look(
 ) -> Running | Done | TaskFailed | LookRefused:
     """Read the answer to a look-up. ``text_output``: done with text and no URL is a result for this model."""
     answer = _object(body)
+    ended = _said_of_the_task(status, answer) if answer is not None else None
+    if ended is not None:
+        return TaskFailed(ended, doubtful=True)
     if answer is None or not 200 <= status < 300:
         code, message = _error(answer, _inner(answer)) if answer else (None, _plain(body))
         enveloped = answer is not None and _is_envelope(answer)
         return LookRefused(Signal(Stage.POLL, status, code, message, enveloped=enveloped, retry_after_s=retry_after_s))
     inner = _inner(answer)
-    word = _state(inner) or _state(answer)
+    word = _state(inner)
     code, message = _error(answer, inner)
     if word is None:
         if code in BARE_FAILURES:
@@ -119,6 +128,16 @@ def read_look(
     if word in DONE:
         return _done(inner, answer, text_output=text_output)
     return Running(unknown_word=None if word in RUNNING else word)
+
+
+def _said_of_the_task(status: int, answer: Mapping[str, Any]) -> Signal | None:
+    """Read an error in the gateway's envelope that is no refusal of the look-up but the end of the task."""
+    if not isinstance(answer.get("error"), dict) or status in {401, 402, 403, 404, 410, 429}:
+        return None
+    code, message = _error(answer, _inner(answer))
+    if not GENERATION_FAILURE.search(f"{code or ''} {message or ''}"):
+        return None
+    return Signal(Stage.RESULT, status, code, message)
 
 
 def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: bool) -> Done | TaskFailed:
@@ -137,8 +156,11 @@ def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: b
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
+    """Read a JSON object; lone surrogates and numbers that are none become harmless, since they are passed on."""
     try:
-        answer = json.loads(body)
+        answer = json.loads(body, parse_constant=lambda _: None)
+        if b"\\ud" in body.lower():
+            answer = json.loads(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
@@ -165,7 +187,7 @@ def _task_id(*places: Mapping[str, Any], fields: tuple[str, ...]) -> str | None:
 def _state(place: Mapping[str, Any]) -> str | None:
     for name in STATE_FIELDS:
         value = place.get(name)
-        if isinstance(value, str | int) and not isinstance(value, bool):
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
             return str(value).strip().lower()
     return None
 
@@ -246,7 +268,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _capped(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return answer if len(json.dumps(answer)) <= RAW_RESULT_LIMIT_BYTES else None
+    """Keep the raw answer within its limits, else nothing of it."""
+    if is_deeper_than(answer, MAX_DEPTH) or len(json.dumps(answer)) > RAW_RESULT_LIMIT_BYTES:
+        return None
+    return answer
 
 
 def _plain(body: bytes) -> str | None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# typer carries a click of its own, and names of its errors only this one: the rest share its base.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
 app = typer.Typer(
     name="onysoft-worker",
     help="Runs AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice.",
@@ -68,7 +71,6 @@ def run() -> NoReturn:
 
 def _said(error: Exception) -> tuple[list[str], int]:
     """Give the line and the exit status for an exception that is no bug; raise the others."""
-    import click
     from redis.exceptions import RedisError
 
     from jobs.job import UnreadableRecord
@@ -77,11 +79,11 @@ def _said(error: Exception) -> tuple[list[str], int]:
     from worker.main import CannotStart
     from worker.web.server import CannotListen
 
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         return [], error.exit_code
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Abort):
         return [], 130
-    if isinstance(error, click.UsageError):
+    if isinstance(error, UsageError):
         command = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
         return [f"{error.format_message()}{command}"], 2
     foreseen = (Failed, CannotStart, CannotListen, EmbeddedRedisError, RedisAway, RedisRefused, UnreadableRecord)
@@ -184,13 +186,17 @@ def submit(
     as_json: AsJson = False,
 ) -> int:
     """Enqueue one job. With --wait: exit 0 when it completed, 1 when it failed or was canceled."""
-    from jobs.request import InvalidRequest
+    from jobs.request import InvalidRequest, read_request
     from worker import watching
     from worker.enqueue import Conflict, Door
 
     request: dict[str, Any] = {"kind": kind, "input": _read_inputs(inputs or [], input_file)}
     given = {"model": model, "fallbacks": fallback, "webhook_url": webhook, "id": job_id}
     request |= {name: value for name, value in given.items() if value is not None}
+    try:  # before a Redis is started for it
+        read_request(request, allow_private=True)
+    except InvalidRequest as error:
+        raise WrongUsage("; ".join(map(str, error.faults))) from error
 
     async def do(store: "Store", settings: "Settings", models: "Models") -> int:
         try:

@@ -26,7 +26,7 @@ from worker.gateway import USER_AGENT
 from worker.link import patiently
 from worker.signing import webhook_headers
 from worker.store import Claim, Claims, Delivery, Store
-from worker.transport import Transport, read_capped
+from worker.transport import Transport, read_capped, retry_after_s
 
 ANSWER_LIMIT_BYTES = 4096
 ANSWER_SHOWN_CHARS = 500
@@ -123,7 +123,9 @@ class Deliver:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Answered(None, f"{type(error).__name__}: {error}"[:ANSWER_SHOWN_CHARS])
         return Answered(
-            response.status_code, answer.decode("utf-8", "replace")[:ANSWER_SHOWN_CHARS], _retry_after_s(response)
+            response.status_code,
+            answer.decode("utf-8", "replace")[:ANSWER_SHOWN_CHARS],
+            retry_after_s(response.headers),
         )
 
     async def _end(
@@ -161,10 +163,3 @@ class Deliver:
         if answered.status in {429, 503} and answered.retry_after_s is not None:
             wait_s = max(wait_s, min(answered.retry_after_s, MAX_RETRY_AFTER_S))
         return wait_s
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    try:
-        return max(float(response.headers.get("retry-after", "")), 0.0)
-    except ValueError:
-        return None

@@ -11,7 +11,7 @@ from jobs import changes
 from jobs.destinations import url_fault
 from jobs.failures import own_failure
 from jobs.job import Job, Spec
-from jobs.request import DEFAULT_WEBHOOK_EVENTS, Order, read_request, valid_id
+from jobs.request import DEFAULT_WEBHOOK_EVENTS, Order, read_request, valid_id, valid_model
 from jobs.verdict import Code
 from worker.store import Exists, Store
 
@@ -78,7 +78,7 @@ class Door:
         spec = Spec(
             id=job_id,
             kind=kind if isinstance(kind, str) and kind in KINDS else "unknown",
-            models=(model if isinstance(model, str) and 0 < len(model) <= 200 else "unknown",),
+            models=(model if isinstance(model, str) and valid_model(model) else "unknown",),
             fingerprint="rejected",
             created_at_ms=self._store.now_ms(),
             deadline_ms=0,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from config.log import redact
 from jobs.failures import classify
 from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
 from worker.answers import (
@@ -23,7 +24,7 @@ from worker.answers import (
     read_look,
     read_submission,
 )
-from worker.transport import NOT_SENT, read_capped
+from worker.transport import NOT_SENT, read_capped, retry_after_s
 from worker.transport import Transport as HttpTransport
 
 ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
@@ -31,7 +32,6 @@ SUBMIT_KEEPALIVE_S = 1.0  # a submission never goes out on a connection that idl
 LOOK_KEEPALIVE_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 LOOK_TIMEOUT_S = 15.0
-MAX_RETRY_AFTER_S = 86_400.0
 USER_AGENT = "onysoft-worker/0.1"  # seen: without one the CDN answers a bare 403
 
 Accepted = TaskAccepted
@@ -82,7 +82,7 @@ class Gateway:
         )
         match await _exchange(self._submissions, request):
             case (status, headers, answer, broken):
-                read = read_submission(status, answer, retry_after_s=_retry_after_s(headers))
+                read = read_submission(status, answer, retry_after_s=retry_after_s(headers))
                 if isinstance(read, TaskAccepted):
                     return read
                 signal = read if broken is None or 400 <= status < 500 else _unheard(Stage.SUBMIT, broken)
@@ -101,7 +101,7 @@ class Gateway:
         )
         match await _exchange(self._looks, request):
             case (status, headers, answer, None):
-                return read_look(status, answer, text_output=text_output, retry_after_s=_retry_after_s(headers))
+                return read_look(status, answer, text_output=text_output, retry_after_s=retry_after_s(headers))
             case (_, _, _, Transport() as broken):
                 return LookRefused(_unheard(Stage.POLL, broken))
             case transport:
@@ -121,6 +121,8 @@ async def _exchange(transport: HttpTransport, request: httpx.Request) -> Exchang
         body, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
     except httpx.HTTPError as error:
         return response.status_code, response.headers, b"", _outcome(error)
+    if b"sk-ony-" in body:  # an answer that quotes our key must not carry it into records and webhooks
+        body = redact(body.decode("utf-8", "replace")).encode()
     return response.status_code, response.headers, body, None
 
 
@@ -159,12 +161,3 @@ def _unheard(stage: Stage, transport: Transport) -> Signal:
 def _timeouts(total_s: float) -> dict[str, Any]:
     connect_s = min(CONNECT_TIMEOUT_S, total_s / 2)
     return {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s, "total": total_s}
-
-
-def _retry_after_s(headers: httpx.Headers) -> float | None:
-    """Read ``Retry-After`` in seconds; its date form is not used by any API we know and counts as absent."""
-    try:
-        value = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return value if 0 <= value <= MAX_RETRY_AFTER_S * 31 else None

@@ -12,13 +12,14 @@ import json
 from typing import Any
 
 from arq.connections import ArqRedis
-from arq.constants import job_key_prefix
-from arq.worker import Worker, func
+from arq.constants import in_progress_key_prefix, job_key_prefix
+from arq.worker import RetryJob, Worker, func
 from redis.exceptions import RedisError
 
 from config.log import log
 from config.settings import Settings
 from jobs.request import InvalidRequest
+from worker.ending import end
 from worker.enqueue import Conflict, Door
 from worker.link import AWAY_ERRORS, RedisAway, hear, patiently
 from worker.store import Store
@@ -26,7 +27,9 @@ from worker.store import Store
 FUNCTION = "generate"
 REJECTED = "rejected"
 MAX_JOBS = 100
-JOB_TIMEOUT_S = 60
+JOB_TIMEOUT_S = 5
+JOB_LOCK_S = 6  # a call of a worker that died is taken up again after this
+TAKE_TIMEOUT_S = 3.0
 POLL_S = 0.05  # how late a new entry is seen where the server announces nothing
 ANNOUNCED_POLL_S = 1.0
 RESTART_PAUSE_S = 1.0
@@ -70,44 +73,30 @@ class Intake:
         self._door = door
         self._redis_url = redis_url
         self._queue = settings.queue_name
-        self._stopping = False
-        self._worker: _ArqWorker | None = None
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Take jobs until ``stop``."""
-        while not self._stopping:
-            self._worker = self._make_worker()
-            try:
-                await self._worker.async_run()
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-            except (*AWAY_ERRORS, RedisError) as error:
-                log.warning("redis.away", where="intake", error=type(error).__name__)
-            except Exception:  # noqa: BLE001 - the boundary: arq is started again whatever ended it
-                log.exception("intake.restarted")
-            finally:
-                await self._close()
-            if not self._stopping:
-                await asyncio.sleep(RESTART_PAUSE_S)
-
-    def stop(self) -> None:
-        """Take no more; a call under way is finished or left to be taken again."""
-        self._stopping = True
-        if self._worker and self._worker.main_task:
-            self._worker.main_task.cancel()
-
-    async def _close(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
+        """Take jobs until ``stop``; a call under way is then left to be taken again."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        while not stopping.done():
+            worker = self._make_worker()
+            running = asyncio.create_task(worker.main())
+            await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await end([running])
             with contextlib.suppress(*AWAY_ERRORS, RedisError):
                 await worker.close()
+            _tell_why(running)
+            await asyncio.wait([stopping], timeout=RESTART_PAUSE_S)
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._stopping.set()
 
     def _make_worker(self) -> "_ArqWorker":
         pool = ArqRedis.from_url(self._redis_url, socket_timeout=10, socket_connect_timeout=2)
         pool.job_serializer, pool.job_deserializer = serialize, deserialize
         pool.default_queue_name = self._queue
-        return _ArqWorker(
+        worker = _ArqWorker(
             functions=[func(self._generate, name=FUNCTION), func(self._rejected, name=REJECTED)],
             queue_name=self._queue,
             redis_pool=pool,
@@ -121,21 +110,35 @@ class Intake:
             job_deserializer=deserialize,
             log_results=False,
         )
+        worker.in_progress_timeout_s = JOB_LOCK_S
+        return worker
 
     async def _generate(self, ctx: dict[str, Any], request: Any) -> None:
+        """Make a job of the call. Whatever goes wrong, the call ends as a job or is run again; it is never dropped."""
         job_id = ctx["job_id"]
         try:
-            await patiently(lambda: self._door.take(request, fallback_id=job_id))
+            async with asyncio.timeout(TAKE_TIMEOUT_S):
+                await patiently(lambda: self._door.take(request, fallback_id=job_id), whatever=True)
+        except TimeoutError as error:
+            raise RetryJob from error
         except Conflict:
             await self._count("conflict", job_id, "the id is taken by a different request")
         except InvalidRequest as error:
-            words = str(error)
-            await patiently(lambda: self._door.refuse(request, words, fallback_id=job_id))
-            await self._count("invalid_request", job_id, words)
+            await self._refuse(request, "invalid_request", str(error), job_id)
+        except Exception as error:  # noqa: BLE001 - the boundary: arq would drop the call
+            log.exception("duty.crashed", job=job_id)
+            await self._refuse(None, "crashed", f"request: could not be taken ({type(error).__name__})", job_id)
 
     async def _rejected(self, ctx: dict[str, Any], reason: str, words: str) -> None:
-        await patiently(lambda: self._door.refuse(None, words, fallback_id=ctx["job_id"]))
-        await self._count(reason, ctx["job_id"], words)
+        await self._refuse(None, reason, words, ctx["job_id"])
+
+    async def _refuse(self, request: Any, reason: str, words: str, job_id: str) -> None:
+        try:
+            async with asyncio.timeout(TAKE_TIMEOUT_S / 2):
+                await patiently(lambda: self._door.refuse(request, words, fallback_id=job_id), whatever=True)
+        except TimeoutError as error:
+            raise RetryJob from error
+        await self._count(reason, job_id, words)
 
     async def _count(self, reason: str, job_id: str, words: str) -> None:
         log.warning("arq.job_rejected", job=job_id, reason=reason, words=words)
@@ -161,15 +164,13 @@ class _ArqWorker(Worker):
                     async with asyncio.timeout(ANNOUNCED_POLL_S if announced and not self.tasks else POLL_S):
                         await called.wait()
         finally:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError, *AWAY_ERRORS, RedisError):
-                await listening
+            await end([listening])
 
     async def close(self) -> None:
         """Leave what is under way to be taken again, and close the connection."""
-        for task in self.tasks.values():
-            task.cancel()
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await end(self.tasks.values())
+        if self.tasks:
+            await self.pool.delete(*(in_progress_key_prefix + job_id for job_id in self.tasks))
         await self.pool.aclose()
 
     async def _sweep(self) -> None:
@@ -189,6 +190,15 @@ class _ArqWorker(Worker):
         async with self.pool.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(f"__keyspace@{db}__:{self.queue_name}")
             await hear(pubsub, called.set)
+
+
+def _tell_why(running: "asyncio.Task[None]") -> None:
+    """Log what ended arq's loop, where it was not our stop."""
+    error = None if running.cancelled() else running.exception()
+    if isinstance(error, (*AWAY_ERRORS, RedisError)):
+        log.warning("redis.away", where="intake", error=type(error).__name__)
+    elif error is not None:
+        log.error("intake.restarted", exc_info=error)
 
 
 def _is_utf8(job_id: bytes) -> bool:

@@ -8,6 +8,7 @@ restart) is mended on the spot. Every error that means "Redis is away" is one ex
 import asyncio
 import contextlib
 import hashlib
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
@@ -47,6 +48,10 @@ class RedisRefused(Exception):  # noqa: N818 - named after what it says
     """Redis does not let us in; the message says what to set."""
 
 
+STORE_ERRORS = (RedisAway, RedisRefused, RedisError)
+"""All that a call of the store may raise on account of Redis."""
+
+
 @cache
 def script_source(name: str) -> tuple[str, str]:
     """Read a Lua script by its file's name; return its SHA-1 and its source."""
@@ -69,6 +74,7 @@ class Link:
         self._under_way: set[asyncio.Task[None]] = set()
         self._flush_planned = False
         self._closed = False
+        self.interrupted = False  # Redis has been away; whoever acts on it sets it back
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
@@ -104,7 +110,9 @@ class Link:
     async def _send(self, args: tuple[Argument, ...], script: str | None) -> Any:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((args, script, answer))
+        # Encoded here, so that what cannot be encoded is its caller's error and nobody else's.
+        encoded = tuple(arg.encode() if isinstance(arg, str) else arg for arg in args)
+        self._waiting.append((encoded, script, answer))
         if not self._flush_planned:
             self._flush_planned = True
             loop.call_soon(self._flush)
@@ -132,17 +140,19 @@ class Link:
                 again = await self._pipeline([batch[i][0] for i in unknown])
                 for i, result in zip(unknown, again, strict=True):
                     results[i] = result
-        except (RedisError, OSError) as error:
-            results = [error] * len(batch)
-        except BaseException:
+        except asyncio.CancelledError:
             for _, _, answer in batch:
                 answer.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller of the batch has to hear of it
+            results = [error] * len(batch)
         for (_, _, answer), result in zip(batch, results, strict=True):
             if answer.done():
                 continue
             if isinstance(result, Exception):
-                answer.set_exception(_meaning(result))
+                meaning = _meaning(result)
+                self.interrupted |= isinstance(meaning, RedisAway)
+                answer.set_exception(meaning)
             else:
                 answer.set_result(result)
 
@@ -159,12 +169,21 @@ class Link:
 
 
 def _meaning(error: Exception) -> Exception:
-    text = str(error)
-    if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+    said = str(error)
+    if isinstance(error, AuthenticationError) or _CREDENTIALS.search(said):
         return RedisRefused("Redis refuses our credentials: set user and password in REDIS_URL")
-    if isinstance(error, AWAY_ERRORS) or text.startswith(("OOM", "READONLY", "LOADING", "MISCONF")):
+    if isinstance(error, AWAY_ERRORS) or _UNABLE.search(said):
         return RedisAway(f"Redis is away: {type(error).__name__}")
     return error
+
+
+# Up to Redis 6.2 an error inside a script comes wrapped: "Error running script (...): ... -OOM command ...".
+_CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b")
+_UNABLE = re.compile(
+    r"(?:^|\s-?)(?:OOM|READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
+    r"|command not allowed when used memory|write against a read only replica|not enough good replicas",
+    re.IGNORECASE,
+)
 
 
 async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:
@@ -174,13 +193,18 @@ async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:
             called()
 
 
-async def patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a call while Redis is away, ever more slowly. Only for calls that are safe to repeat."""
+async def patiently(call: Callable[[], Awaitable[T]], *, whatever: bool = False) -> T:
+    """Repeat a call while Redis is away, ever more slowly. Only for calls that are safe to repeat.
+
+    ``whatever``: on every error of Redis's, since what the call writes must not be lost.
+    """
     pause_s = PATIENCE_FIRST_S
     while True:
         try:
             return await call()
-        except RedisAway as error:
+        except STORE_ERRORS as error:
+            if not (whatever or isinstance(error, RedisAway)):
+                raise
             log.warning("redis.away", error=str(error), again_in_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PATIENCE_MAX_S)

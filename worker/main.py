@@ -20,11 +20,12 @@ from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
+from worker.ending import end
 from worker.enqueue import Door
 from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import DELIVER_WHEEL, SUBMIT_WHEELS, TRACK_WHEEL
-from worker.link import Link, RedisAway
+from worker.link import Link, RedisAway, RedisRefused
 from worker.signing import make_secret
 from worker.store import Store
 from worker.submit import Submit
@@ -170,15 +171,13 @@ class WorkerProcess:
         parts.track.stop(grace_s=0)
         parts.deliver.stop(grace_s=0)
         parts.submit.stop(grace_s=self._settings.shutdown_grace_s)
-        for task in aside:
-            task.cancel()
-        await asyncio.gather(*aside, return_exceptions=True)
+        await end(aside)
         await asyncio.gather(*running)
 
     async def _listen(self, submit: Wheel) -> None:
         """Wake the submit wheel when another process has made work due; the wheels look by themselves without it."""
         while True:
-            with contextlib.suppress(RedisAway):
+            with contextlib.suppress(RedisAway, RedisRefused):
                 await self._store.listen(submit.call)
             await asyncio.sleep(1)
 

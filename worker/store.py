@@ -7,7 +7,7 @@ deliveries, timeline. A wheel is a sorted set of due times; claiming a member mo
 and notes the claim's token beside it, so that work whose holder died is due again by itself. Crash anywhere: what was
 written is whole, what was claimed comes back after one lease.
 
-Time is Redis's: each claim brings the server's clock, and between claims it is carried on by the monotonic clock.
+Time is Redis's: each claim brings the server's clock, and between claims it is carried on by ``clock_s``.
 """
 
 import json
@@ -30,6 +30,11 @@ LEASE_MS = 12_000
 _ids = random.SystemRandom()
 
 
+def clock_s() -> float:
+    """Tell the time leases are measured by: it goes on while the machine is suspended, where the system has such."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def new_id(prefix: str) -> str:
     """Make an id nobody can guess and no other deployment makes."""
     return f"{prefix}{_ids.getrandbits(128):032x}"
@@ -37,7 +42,7 @@ def new_id(prefix: str) -> str:
 
 @dataclass(slots=True)
 class Claim:
-    """A member of a wheel that is ours until ``valid_until_s`` (monotonic), unless renewed."""
+    """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed."""
 
     wheel: str
     member: str
@@ -48,7 +53,7 @@ class Claim:
     @property
     def held(self) -> bool:
         """Whether the lease is still ours by our own clock."""
-        return time.monotonic() < self.valid_until_s
+        return clock_s() < self.valid_until_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +115,25 @@ class Store:
         self._clock_offset_ms = 0.0
         self._claims_made = 0
         self._holder = f"{_ids.getrandbits(48):012x}"
-        self.takeover_from_ms = 0
         self.on_due: dict[str, Callable[[int], None]] = {}  # wheel -> what to tell of work due at a time
 
     async def sync_clock(self) -> None:
-        """Read Redis's clock."""
+        """Read Redis's clock, and whether it has only just started."""
         seconds, micros = await self._link.command("TIME")
         self._set_clock(int(seconds) * 1000 + int(micros) // 1000)
+        server = await self._link.command("INFO", "server")
+        self._link.interrupted |= int(server.get("uptime_in_seconds", 0)) * 1000 < LEASE_MS
 
     async def ping(self) -> None:
         """Ask Redis for a sign of life."""
         await self._link.command("PING")
 
     def _set_clock(self, now_ms: int) -> None:
-        self._clock_offset_ms = now_ms - time.monotonic() * 1000
+        self._clock_offset_ms = now_ms - clock_s() * 1000
 
     def now_ms(self) -> int:
         """Tell the time by Redis's clock, in milliseconds since 1970."""
-        return round(time.monotonic() * 1000 + self._clock_offset_ms)
+        return round(clock_s() * 1000 + self._clock_offset_ms)
 
     def new_rev(self) -> str:
         """Make a rev for a change."""
@@ -246,7 +252,7 @@ class Store:
             body = {"type": kind, "timestamp": rfc3339(job.updated_at_ms), "data": data}
             deliver = job.spec.webhook_url is not None and kind in job.spec.webhook_events
             text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-            events.append((new_id("evt_"), kind, text.encode(), new_id("dlv_") if deliver else ""))
+            events.append((new_id("evt_"), kind, text.encode("utf-8", "replace"), new_id("dlv_") if deliver else ""))
         return events
 
     def _counter(self, counter: Sequence[str]) -> str:
@@ -299,7 +305,7 @@ class Store:
         """Claim what is due on the wheels, under a fresh token. ``gated`` where pauses, holds and budgets apply."""
         self._claims_made += 1
         token = f"{self._holder}.{self._claims_made}"
-        sent_s = time.monotonic()
+        sent_s, interrupted = clock_s(), self._link.interrupted
         keys = [self.keys.one("gate"), self.keys.one("cooldowns")]
         for wheel in wheels:
             keys += [self.keys.wheel(wheel), self.keys.leases(wheel)]
@@ -307,8 +313,10 @@ class Store:
         now, next_due, held, cooldowns, *rows = await self._link.script(
             "claim",
             keys,
-            [token, limit, LEASE_MS, self.takeover_from_ms, int(gated), requests_per_minute, *names],
+            [token, limit, LEASE_MS, int(interrupted), int(gated), requests_per_minute, *names],
         )
+        if interrupted:
+            self._link.interrupted = False
         self._set_clock(int(now))
         valid_until_s = sent_s + LEASE_MS / 1000
         return Claims(
@@ -324,7 +332,7 @@ class Store:
 
     async def renew(self, wheel: str, claims: Sequence[Claim]) -> None:
         """Prolong claims by one lease period; those that were lost stay as they are and run out."""
-        sent_s = time.monotonic()
+        sent_s = clock_s()
         pairs = [part for claim in claims for part in (claim.member, claim.token)]
         lost = set(
             await self._link.script("renew", [self.keys.wheel(wheel), self.keys.leases(wheel)], [LEASE_MS, *pairs])
@@ -421,10 +429,15 @@ class Store:
 
     # --- upkeep
 
-    async def ended_before(self, before_ms: int, *, limit: int) -> list[str]:
-        """Name ended jobs that ended before a time, the oldest first."""
-        found = await self._link.command("ZRANGEBYSCORE", self.keys.one("ended"), "-inf", before_ms, "LIMIT", 0, limit)
+    async def ended_before(self, before_ms: int, *, skip: int, limit: int) -> list[str]:
+        """Name ended jobs that ended before a time, the oldest first, without the first ``skip``."""
+        ended = self.keys.one("ended")
+        found = await self._link.command("ZRANGEBYSCORE", ended, "-inf", before_ms, "LIMIT", skip, limit)
         return [job_id.decode() for job_id in found]
+
+    async def forget_ended(self, job_id: str) -> None:
+        """Take a job without a record off the list of ended ones."""
+        await self._link.command("ZREM", self.keys.one("ended"), job_id)
 
     async def prune(self, job: Job) -> bool:
         """Delete an ended job and all that belongs to it, unless a delivery is pending."""

@@ -20,7 +20,7 @@ from jobs.states import Status
 from jobs.verdict import Code, Failure, Signal, Stage
 from worker.gateway import Accepted, Gateway, Refused, Unknown
 from worker.link import patiently
-from worker.store import Applied, Claim, Claims, Stale, Store
+from worker.store import Applied, Claim, Claims, Exists, Stale, Store
 
 COOLING_CODE = "daily_request_limit_exceeded"
 
@@ -44,10 +44,10 @@ class Submit:
         if failure is not None:
             await self._settle(claim, job, failure, outcome)
             return
+        body = submission_body(job.model, await self._store.input(job.id))
         job = await self._begin(claim, job)
         if job is None or job.current is None:
             return
-        body = submission_body(job.model, await self._store.input(job.id))
         if not claim.held:  # this process or Redis stood still for longer than the lease: another may be at it
             await self._withdraw(job)
             return
@@ -96,30 +96,42 @@ class Submit:
             rev=self._store.new_rev(),
             cost=answer.cost,
         )
-        match await patiently(lambda: self._store.apply(change, claim=claim)):
-            case Applied():
-                log.info("task.accepted", job=job.id, model=job.model, task=answer.task_id)
-            case _:
-                await self._keep(job, answer)
+        # Logged before it is written: should Redis never come back, the task id of a paid task is still known.
+        log.info("task.accepted", job=job.id, model=job.model, task=answer.task_id)
+        if not isinstance(await patiently(lambda: self._store.apply(change, claim=claim), whatever=True), Applied):
+            await self._keep(job, answer, first_look_ms)
 
-    async def _keep(self, job: Job, answer: Accepted) -> None:
+    async def _keep(self, job: Job, answer: Accepted, first_look_ms: int) -> None:
         """Store a task id although the job has moved on: canceled meanwhile, or taken over."""
         sent = job.current
         assert sent is not None
         while True:
-            found = await patiently(lambda: self._store.get(job.id))
+            found = await patiently(lambda: self._store.get(job.id), whatever=True)
             if found is None:
                 log.warning("task.kept", job=job.id, task=answer.task_id, note="the job's record is gone")
                 return
             change = changes.keep_task(
-                found, sent.model, sent.key, answer.task_id, now_ms=self._store.now_ms(), rev=self._store.new_rev()
+                found,
+                sent,
+                answer.task_id,
+                first_look_ms=first_look_ms,
+                now_ms=self._store.now_ms(),
+                rev=self._store.new_rev(),
+                cost=answer.cost,
             )
-            if isinstance(await patiently(lambda change=change: self._store.apply(change)), Applied):  # type: ignore[misc]
+            if isinstance(await self._insist(change), Applied):
                 log.warning("task.kept", job=job.id, task=answer.task_id)
                 return
 
+    async def _insist(self, change: Change) -> Applied | Exists | Stale:
+        return await patiently(lambda: self._store.apply(change), whatever=True)
+
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome | None) -> None:
         now_ms = self._store.now_ms()
+        if rescue := changes.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
+            if isinstance(await patiently(lambda: self._store.apply(rescue, claim=claim)), Stale):
+                await self._store.release(claim, self._store.now_ms())
+            return
         decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
         change = changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev())
         change = self._with_cooldown(change, job, failure, decision, outcome)

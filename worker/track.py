@@ -18,13 +18,16 @@ from jobs.failures import UNRECOGNISED, believed, classify, own_failure
 from jobs.job import Attempt, Job, Look, Outcome
 from jobs.polling import LATE_LIFETIME_MS, clear, late_look_ms, next_look_ms, refused, weigh
 from jobs.states import Status
-from jobs.verdict import Code, Failure
+from jobs.verdict import Code, Failure, Patience
 from worker.answers import Done, LookRefused, Running, TaskFailed
 from worker.gateway import Gateway
 from worker.keys import read_track_member
 from worker.link import patiently
 from worker.store import Applied, Claim, Claims, Store
 from worker.submit import tell_decision
+
+# Assumed: a refused look-up that speaks of the generation is believed when it is said twice, so long apart.
+DOUBTFUL_PATIENCE = Patience(2, 10.0)
 
 
 class Track:
@@ -76,8 +79,10 @@ class Track:
                         now_ms=self._store.now_ms(), rev=self._store.new_rev(), cost=cost,
                     ),
                 )  # fmt: skip
-            case TaskFailed(signal):
+            case TaskFailed(signal, doubtful):
                 failure = classify(signal)
+                if doubtful and failure.patience is None:
+                    failure = replace(failure, patience=DOUBTFUL_PATIENCE)
                 if failure.rule == UNRECOGNISED:
                     log.warning("failure.unrecognised", job=job.id, model=attempt.model, words=failure.message)
                 await self._weigh(claim, job, attempt, look, failure)
@@ -86,7 +91,7 @@ class Track:
                 if failure.patience is not None:
                     await self._weigh(claim, job, attempt, look, failure)
                 else:
-                    await self._again(claim, attempt, refused(look))
+                    await self._again(claim, job, attempt, refused(look))
 
     async def _weigh(self, claim: Claim, job: Job, attempt: Attempt, look: Look, failure: Failure) -> None:
         look, certain = weigh(look, failure, self._store.now_ms())
@@ -94,32 +99,35 @@ class Track:
             job = _looked(job, attempt, look)
             await self._settle(claim, job, believed(failure), Outcome.FAILED)
         else:
-            await self._again(claim, attempt, look)
+            await self._again(claim, job, attempt, look)
 
     async def _still_running(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
-        now_ms = self._store.now_ms()
         limit_s = self._settings.track_timeout_s or self._models.track_timeouts_s.get(job.spec.kind, 3600)
+        if self._store.now_ms() - attempt.tracked_from_ms >= limit_s * 1000:
+            words = f"the task was still running after {limit_s:g} s of tracking; it is still watched"
+            failure = own_failure(Code.GENERATION_TIMEOUT, words)
+            await self._settle(claim, _looked(job, attempt, look), failure, Outcome.TIMED_OUT)
+        else:
+            await self._again(claim, job, attempt, look)
+
+    async def _again(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
+        """Look again later, unless the job's deadline has passed: then its task becomes a late one."""
+        now_ms = self._store.now_ms()
         if now_ms >= job.deadline_at_ms:
             words = "the job's deadline passed while the task was running; the task is still watched"
-            await self._settle(
-                claim, _looked(job, attempt, look), own_failure(Code.DEADLINE_EXCEEDED, words), Outcome.ABANDONED
-            )
-        elif now_ms - attempt.started_at_ms >= limit_s * 1000:
-            words = f"the task was still running after {limit_s:g} s of tracking; it is still watched"
-            await self._settle(
-                claim, _looked(job, attempt, look), own_failure(Code.GENERATION_TIMEOUT, words), Outcome.TIMED_OUT
-            )
-        else:
-            await self._again(claim, attempt, look, not_after_ms=job.deadline_at_ms)
-
-    async def _again(self, claim: Claim, attempt: Attempt, look: Look, *, not_after_ms: int | None = None) -> None:
-        now_ms = self._store.now_ms()
-        gap_ms = next_look_ms(look, age_ms=now_ms - attempt.started_at_ms, settings=self._settings, rng=self._rng)
-        due_ms = now_ms + gap_ms if not_after_ms is None else min(now_ms + gap_ms, max(not_after_ms, now_ms + 1))
+            failure = own_failure(Code.DEADLINE_EXCEEDED, words)
+            await self._settle(claim, _looked(job, attempt, look), failure, Outcome.ABANDONED)
+            return
+        age_ms = now_ms - attempt.tracked_from_ms
+        gap_ms = next_look_ms(look, age_ms=age_ms, settings=self._settings, rng=self._rng)
+        due_ms = min(now_ms + gap_ms, job.deadline_at_ms)
         await patiently(lambda: self._store.release(claim, due_ms, look=look))
 
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome) -> None:
         now_ms = self._store.now_ms()
+        if rescue := changes.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
+            await self._write(claim, rescue)
+            return
         decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
         if failure.code is Code.DEADLINE_EXCEEDED:
             decision = Fail()
@@ -146,7 +154,7 @@ class Track:
             case Done(result, cost):
                 await self._finish_late(claim, job, attempt, result, cost)
                 return
-            case TaskFailed(signal):
+            case TaskFailed(signal, _):
                 look, certain = weigh(look, classify(signal), now_ms)
                 if certain:
                     await self._end_late(claim, job, attempt, "failed", [])

@@ -18,12 +18,15 @@ Read in aiohttp 3.11 and 3.14, each held by a row of `tests/integration/test_tra
 import asyncio
 import functools
 import io
+import math
 import re
 import select
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import aiohttp
@@ -52,6 +55,7 @@ _PIECE_BYTES = 16 * 1024
 _HEADER_LIMIT_BYTES = 64 * 1024
 """aiohttp's own 8 KiB a line would turn a CDN's long header into an answer never seen."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+MAX_RETRY_AFTER_S = 32 * 86_400.0
 _AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -334,3 +338,13 @@ def _is_cancelled() -> bool:
 @functools.lru_cache(maxsize=32)
 def _limits(read_s: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=read_s)
+
+
+def retry_after_s(headers: httpx.Headers) -> float | None:
+    """Read ``Retry-After``, seconds or an HTTP date, as seconds from now; None where there is none to be read."""
+    text = headers.get("retry-after", "")
+    try:
+        wait_s = float(text) if text[:1].isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(wait_s) else None

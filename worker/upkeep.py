@@ -23,21 +23,28 @@ class Prune:
         self._retention_ms = round(retention_s * 1000)
 
     async def run_once(self, now_ms: int) -> int:
-        """Prune one batch; return how many jobs went."""
+        """Prune what is old enough; return how many jobs went."""
         before_ms = now_ms - self._retention_ms
-        pruned = 0
-        for job_id in await self._store.ended_before(before_ms, limit=PRUNE_BATCH):
-            try:
-                job = await self._store.get(job_id)
-            except UnreadableRecord as error:
-                log.warning("record.unreadable", job=job_id, error=str(error))
-                continue
-            if job is not None and job.ended:
-                pruned += await self._store.prune(job)
+        pruned = kept = 0
+        while batch := await self._store.ended_before(before_ms, skip=kept, limit=PRUNE_BATCH):
+            gone = sum([await self._prune(job_id) for job_id in batch])
+            pruned += gone
+            kept += len(batch) - gone
         await self._store.trim_events(before_ms)
         if pruned:
             log.info("jobs.pruned", count=pruned)
         return pruned
+
+    async def _prune(self, job_id: str) -> bool:
+        try:
+            job = await self._store.get(job_id)
+        except UnreadableRecord as error:
+            log.warning("record.unreadable", job=job_id, error=str(error))
+            return False
+        if job is None:
+            await self._store.forget_ended(job_id)
+            return True
+        return job.ended and await self._store.prune(job)
 
 
 async def every(period_s: float, run_once: Callable[[int], Awaitable[object]], now_ms: Callable[[], int]) -> None:

@@ -11,18 +11,19 @@ submissions are waited for.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from config.log import log
 from jobs.job import UnreadableRecord
-from worker.link import RedisAway
-from worker.store import LEASE_MS, Claim, Claims, Store
+from worker.ending import end
+from worker.link import STORE_ERRORS, RedisAway
+from worker.store import LEASE_MS, Claim, Claims, Store, clock_s
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
 BREATH_S = 0.005  # while all slots are busy, completions are gathered for this long before the next claim
 AWAY_PAUSE_S = 0.5
+NEVER_MS = 1 << 62
 CRASH_PAUSE_MS = 30_000
 UNREADABLE_PAUSE_MS = 60_000
 
@@ -49,6 +50,7 @@ class Wheel:
         self._gated = gated
         self._requests_per_minute = requests_per_minute
         self._running: dict[asyncio.Task[None], Claim] = {}
+        self._held: dict[tuple[str, str], Claim] = {}
         self._called = asyncio.Event()
         self._stopping = False
         self._grace_s = 0.0
@@ -74,9 +76,7 @@ class Wheel:
                 await self._sleep(await self._turn())
             await self._drain()
         finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await end([renewing])
 
     def stop(self, *, grace_s: float) -> None:
         """Take nothing more; have ``run`` wait up to ``grace_s`` for what runs (0: hand it back at once)."""
@@ -88,20 +88,18 @@ class Wheel:
         if self._running and self._grace_s > 0:
             await asyncio.wait(self._running, timeout=self._grace_s)
         left = dict(self._running)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
+        await end(left)
         if self._grace_s == 0:
             await self._hand_back(list(left.values()))
 
     async def _hand_back(self, claims: Sequence[Claim]) -> None:
-        with contextlib.suppress(RedisAway):
+        with contextlib.suppress(*STORE_ERRORS):
             await asyncio.gather(*(self._store.release(claim, self._store.now_ms()) for claim in claims))
 
     async def _turn(self) -> float:
         """Claim once; return for how long to sleep, in seconds."""
         self._called.clear()
+        self._sleeps_until_ms = NEVER_MS  # whatever becomes due while the claim is under way is looked for again
         free = self._slots - len(self._running)
         if free <= 0:
             return LONGEST_SLEEP_S
@@ -109,13 +107,18 @@ class Wheel:
             claims = await self._store.claim(
                 self._names, limit=free, gated=self._gated, requests_per_minute=self._requests_per_minute
             )
-        except RedisAway as error:
+        except STORE_ERRORS as error:
             log.warning("redis.away", wheel=self._names[0], error=str(error))
             return AWAY_PAUSE_S
         if self._stopping:
             await self._hand_back(claims.items)
             return 0.0
         for claim in claims.items:
+            if held := self._held.get((claim.wheel, claim.member)):
+                # Our own lease had run out while Redis was away: the claim goes on under its new token.
+                held.token, held.valid_until_s = claim.token, claim.valid_until_s
+                continue
+            self._held[claim.wheel, claim.member] = claim
             task = asyncio.create_task(self._work(claim, claims))
             self._running[task] = claim
             task.add_done_callback(self._finished)
@@ -138,7 +141,8 @@ class Wheel:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         full = len(self._running) >= self._slots
-        self._running.pop(task, None)
+        claim = self._running.pop(task)
+        self._held.pop((claim.wheel, claim.member), None)
         if full:
             self._called.set()
 
@@ -155,17 +159,17 @@ class Wheel:
             await self._put_off(claim, CRASH_PAUSE_MS)
 
     async def _put_off(self, claim: Claim, pause_ms: int) -> None:
-        with contextlib.suppress(RedisAway):
+        with contextlib.suppress(*STORE_ERRORS):
             await self._store.release(claim, self._store.now_ms() + pause_ms)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
-            aging = time.monotonic() + LEASE_MS / 1000 - RENEW_S / 2
+            aging = clock_s() + LEASE_MS / 1000 - RENEW_S / 2
             for name in self._names:
                 claims = [
                     claim for claim in self._running.values() if claim.wheel == name and claim.valid_until_s < aging
                 ]
                 if claims:
-                    with contextlib.suppress(RedisAway):
+                    with contextlib.suppress(*STORE_ERRORS):
                         await self._store.renew(name, claims)

@@ -97,7 +97,7 @@ def test_an_unknown_submission_is_resent_once_with_its_key() -> None:
     assert isinstance(first, Retry)
     job, second = fail(job, UNKNOWN, settings, Outcome.UNKNOWN)
     assert isinstance(second, Fail)
-    assert [attempt.key for attempt in job.attempts] == ["j/1.1", "j/1.1"]
+    assert [attempt.key for attempt in job.attempts] == ["j/1.1.0", "j/1.1.0"]
     assert [attempt.model for attempt in job.attempts] == ["a", "a"]
 
 

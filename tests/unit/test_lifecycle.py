@@ -13,7 +13,7 @@ from jobs import changes
 from jobs.changes import Change
 from jobs.decide import decide
 from jobs.failures import classify, own_failure
-from jobs.job import Job, Look, Outcome, Spec, decode_job, encode_look, encode_spec, encode_state, view
+from jobs.job import Attempt, Job, Look, Outcome, Spec, decode_job, encode_look, encode_spec, encode_state, view
 from jobs.states import ENDED, LIVE, TRANSITIONS, Status
 from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
 from jobs.verdict import Code as FailureCode
@@ -62,6 +62,7 @@ class Life(RuleBasedStateMachine):
         self.terminal_events = 0
         self.rounds_ended = 0
         self.submissions = 0
+        self.sent: list[Attempt] = []
         models = tuple(f"m{n}" for n in range(fallbacks + 1))
         spec = Spec("j", "video", models, "f", self.now_ms, deadline_s * 1000, max_attempts, unknown)
         change = changes.create(spec, now_ms=self.now_ms, rev=next(self.revs))
@@ -102,6 +103,8 @@ class Life(RuleBasedStateMachine):
         self.now_ms = max(self.now_ms, self.job.next_action_at_ms or 0)
         self.take(changes.begin(self.job, **self.at()))
         self.submissions += 1
+        assert self.job.current is not None
+        self.sent.append(self.job.current)
 
     @precondition(lambda self: self.job.status is Status.SUBMITTING)
     @rule()
@@ -178,10 +181,15 @@ class Life(RuleBasedStateMachine):
         else:
             self.take(changes.late(self.job, attempt.number, status=status, urls=[], **self.at()))
 
-    @rule()
-    def stale_acceptance(self) -> None:
-        """Have an overtaken submission come back with a task id."""
-        self.take(changes.keep_task(self.job, self.job.model, "another-key", "kept", **self.at()))
+    @precondition(lambda self: bool(self.sent))
+    @rule(which=st.integers(0, 100))
+    def stale_acceptance(self, which: int) -> None:
+        """Have an overtaken submission come back with a task id: it is never lost."""
+        sent = self.sent.pop(which % len(self.sent))
+        kept = f"kept{self.submissions}.{len(self.sent)}"
+        self.take(changes.keep_task(self.job, sent, kept, first_look_ms=2000, **self.at()))
+        [attempt] = [a for a in self.job.attempts if a.task_id == kept]
+        assert attempt.watched
 
     @precondition(lambda self: self.job.current is not None and self.job.current.task_id is not None)
     @rule(polls=st.integers(1, 50))
@@ -194,7 +202,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def attempts_are_bounded(self) -> None:
         """No round has more attempts than allowed, kept tasks of overtaken submissions aside."""
-        overtaken = sum(a.task_id == "kept" and a.round == self.job.round for a in self.job.attempts)
+        overtaken = sum((a.task_id or "").startswith("kept") and a.round == self.job.round for a in self.job.attempts)
         assert self.job.counted() - overtaken <= self.job.spec.max_attempts
 
     @invariant()

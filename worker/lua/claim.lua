@@ -1,12 +1,13 @@
 -- Claim what is due on one or several wheels, each claim under the caller's token for one lease period.
 --
 -- KEYS  1 gate  2 cooldowns  then for each wheel: the wheel, its leases
--- ARGV  1 token  2 most to claim  3 lease (ms)  4 nobody's lease is taken over before this time (ms)
+-- ARGV  1 token  2 most to claim  3 lease (ms)  4 '1' when the caller has just found Redis back: nobody in the fleet
+--          takes a lease over before one lease period has passed
 --       5 '1' where the gate applies  6 requests a minute, 0 for no budget  7... a name for each wheel
 -- RETURNS  {now (ms), time of the next due member or '', '1' while submissions are held or '0', cooldowns as a flat
 --           list, {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
 -- INVARIANT  the score of a claimed member is the end of its lease, so that a lease that runs out is due by itself.
-local token, limit, lease_ms, takeover_from_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local token, limit, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local gated, per_minute = ARGV[5] == '1', tonumber(ARGV[6])
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -15,6 +16,12 @@ local next_due, held, spent = nil, '0', 0
 local gate = {}
 local found = redis.call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
+
+local takeover_from_ms = tonumber(gate.takeover_from_ms or '0')
+if ARGV[4] == '1' then
+  takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
 
 local function due_later(at_ms) if not next_due or at_ms < next_due then next_due = at_ms end end
 
