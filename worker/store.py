@@ -12,6 +12,7 @@ Time is Redis's: each claim brings the server's clock, and between claims it is 
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from worker.keys import DELIVER_WHEEL, SUBMIT_WHEELS, TRACK_WHEEL, Keys, read_tr
 from worker.link import Argument, Link
 
 LEASE_MS = 12_000
+
+_UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
 _ids = random.SystemRandom()
 
@@ -121,8 +124,8 @@ class Store:
         """Read Redis's clock, and whether it has only just started."""
         seconds, micros = await self._link.command("TIME")
         self._set_clock(int(seconds) * 1000 + int(micros) // 1000)
-        server = await self._link.command("INFO", "server")
-        self._link.interrupted |= int(server.get("uptime_in_seconds", 0)) * 1000 < LEASE_MS
+        uptime = _UPTIME.search(await self._link.command("INFO", "server"))
+        self._link.interrupted |= uptime is None or int(uptime[1]) * 1000 < LEASE_MS
 
     async def ping(self) -> None:
         """Ask Redis for a sign of life."""
