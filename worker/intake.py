@@ -1,19 +1,25 @@
-"""Owns the arq side: the function ``generate`` on the contract's queue, and a worker that rubbish cannot stop.
+"""Owns the arq side: an arq worker on the contract's queue, for whoever enqueues ``generate`` with plain arq.
 
-arq is a door only. Its jobs take milliseconds: each becomes a record of ours, and the queue stays near empty. A body
-that is no JSON, an unknown function and wrong arguments all become a call of ``rejected``, which fails the job by name
-or counts it; pickle is never read. Read in arq 0.28: a job id that is not UTF-8 and a body of the wrong type would
-stop its main loop: it is started again, and sweeps such entries first.
+arq is a door only. Its queue is emptied in batches: entries are locked, read, made into records of ours, and deleted,
+in four round trips a batch. Nothing of ours runs as an arq job, so that none of arq's limits on jobs applies (tries,
+time-outs, results), and no entry can stop the worker: a body that is no JSON (pickle is never read), an unknown
+function or wrong arguments become a failed job by name, or are counted. Taking a request is idempotent by its id: an
+entry whose worker died midway is taken again when its lock has run out.
+
+Read in arq 0.28: ``Worker._poll_iteration`` finds due entries and gives their ids to ``start_jobs``, which is
+overridden here; the keys of an entry are the three prefixes of ``arq.constants``.
 """
 
 import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from arq.connections import ArqRedis
-from arq.constants import in_progress_key_prefix, job_key_prefix
-from arq.worker import RetryJob, Worker, func
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from config.log import log
@@ -21,52 +27,51 @@ from config.settings import Settings
 from jobs.request import InvalidRequest
 from worker.ending import end
 from worker.enqueue import Conflict, Door
-from worker.link import AWAY_ERRORS, RedisAway, hear, patiently
+from worker.link import AWAY_ERRORS, STORE_ERRORS, RedisAway, hear
 from worker.store import Store
 
 FUNCTION = "generate"
-REJECTED = "rejected"
-MAX_JOBS = 100
-JOB_TIMEOUT_S = 5
-JOB_LOCK_S = 6  # a call of a worker that died is taken up again after this
-TAKE_TIMEOUT_S = 3.0
+BATCH = 100
+BATCH_BYTES = 32 * 1024 * 1024  # bodies held in memory at a time, unless one alone is larger
+LOCK_MS = 6_000  # an entry of a worker that died is taken again after this
 POLL_S = 0.05  # how late a new entry is seen where the server announces nothing
 ANNOUNCED_POLL_S = 1.0
 RESTART_PAUSE_S = 1.0
-NEVER = 1_000_000_000
 
 
-def serialize(value: Any) -> bytes:
-    """Encode for arq; what JSON does not know becomes text."""
-    return json.dumps(value, default=str).encode()
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A queued call of ``generate``."""
+
+    request: Any
 
 
-def deserialize(body: bytes) -> dict[str, Any]:
-    """Decode a queued call; whatever cannot be run becomes a call of ``rejected`` that says why."""
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An entry that cannot be taken: a word to count it by, and what to tell its caller."""
+
+    reason: str
+    words: str
+
+
+def read_call(body: bytes) -> Call | Rejection:
+    """Read the body of a queue entry."""
     try:
         call = json.loads(body)
     except (ValueError, RecursionError):
         what = "a pickle" if body[:1] == b"\x80" else "no JSON"
-        return _rejection("not_json", f"the body is {what}: enqueue with a JSON job_serializer")
+        return Rejection("not_json", f"request: the queued body is {what}; enqueue with a JSON job_serializer")
     if not isinstance(call, dict) or not isinstance(call.get("a"), list) or not isinstance(call.get("k"), dict):
-        return _rejection("not_arq", "the body is no arq call")
+        return Rejection("not_arq", "request: the queued body is no arq call")
     if call.get("f") != FUNCTION:
-        return _rejection("unknown_function", f"the only function is {FUNCTION!r}")
+        return Rejection("unknown_function", f"request: the only function is {FUNCTION!r}")
     if call["k"] or len(call["a"]) != 1:
-        return _rejection("wrong_arguments", f"{FUNCTION} takes one argument, the request")
-    enqueued_ms = call.get("et")
-    return {
-        "f": FUNCTION, "a": call["a"], "k": {}, "t": None,
-        "et": enqueued_ms if isinstance(enqueued_ms, int) and 0 <= enqueued_ms < 1 << 42 else 0,
-    }  # fmt: skip
-
-
-def _rejection(reason: str, words: str) -> dict[str, Any]:
-    return {"f": REJECTED, "a": [reason, words], "k": {}, "t": None, "et": 0}
+        return Rejection("wrong_arguments", f"request: {FUNCTION} takes one argument, the request")
+    return Call(call["a"][0])
 
 
 class Intake:
-    """Runs the arq worker of one process, and restarts it after whatever ends it."""
+    """Runs the arq worker of one process, and starts it again after whatever ends it."""
 
     def __init__(self, store: Store, door: Door, redis_url: str, settings: Settings) -> None:
         self._store = store
@@ -76,10 +81,10 @@ class Intake:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Take jobs until ``stop``; a call under way is then left to be taken again."""
+        """Take entries until ``stop``; those being taken are then left to be taken again."""
         stopping = asyncio.create_task(self._stopping.wait())
         while not stopping.done():
-            worker = self._make_worker()
+            worker = _ArqWorker(self, ArqRedis.from_url(self._redis_url, socket_timeout=10, socket_connect_timeout=2))
             running = asyncio.create_task(worker.main())
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
             await end([running])
@@ -92,94 +97,141 @@ class Intake:
         """Take no more."""
         self._stopping.set()
 
-    def _make_worker(self) -> "_ArqWorker":
-        pool = ArqRedis.from_url(self._redis_url, socket_timeout=10, socket_connect_timeout=2)
-        pool.job_serializer, pool.job_deserializer = serialize, deserialize
-        pool.default_queue_name = self._queue
-        worker = _ArqWorker(
-            functions=[func(self._generate, name=FUNCTION), func(self._rejected, name=REJECTED)],
-            queue_name=self._queue,
-            redis_pool=pool,
-            handle_signals=False,
-            max_jobs=MAX_JOBS,
-            job_timeout=JOB_TIMEOUT_S,
-            keep_result=0,
-            max_tries=NEVER,
-            poll_delay=POLL_S,
-            job_serializer=serialize,
-            job_deserializer=deserialize,
-            log_results=False,
-        )
-        worker.in_progress_timeout_s = JOB_LOCK_S
-        return worker
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._queue
 
-    async def _generate(self, ctx: dict[str, Any], request: Any) -> None:
-        """Make a job of the call. Whatever goes wrong, the call ends as a job or is run again; it is never dropped."""
-        job_id = ctx["job_id"]
+    async def generate(self, ctx: dict[str, Any], request: Any) -> None:
+        """Take one request: the function backends enqueue, as arq itself would run it."""
+        await self._door.take(request, fallback_id=ctx["job_id"])
+
+    async def take(self, job_id: str, body: bytes) -> Rejection | None:
+        """Make a record of an entry, a failed one where it is rejected; raise only what Redis's absence raises."""
+        call = read_call(body)
+        if isinstance(call, Rejection):
+            return await self._refuse(None, call, job_id)
         try:
-            async with asyncio.timeout(TAKE_TIMEOUT_S):
-                await patiently(lambda: self._door.take(request, fallback_id=job_id), whatever=True)
-        except TimeoutError as error:
-            raise RetryJob from error
+            await self._door.take(call.request, fallback_id=job_id)
         except Conflict:
-            await self._count("conflict", job_id, "the id is taken by a different request")
+            return Rejection("conflict", "the id is taken by a different request")
         except InvalidRequest as error:
-            await self._refuse(request, "invalid_request", str(error), job_id)
-        except Exception as error:  # noqa: BLE001 - the boundary: arq would drop the call
+            return await self._refuse(call.request, Rejection("invalid_request", str(error)), job_id)
+        except STORE_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: no entry may stop the others
             log.exception("duty.crashed", job=job_id)
-            await self._refuse(None, "crashed", f"request: could not be taken ({type(error).__name__})", job_id)
+            words = f"request: could not be taken ({type(error).__name__})"
+            return await self._refuse(None, Rejection("crashed", words), job_id)
+        return None
 
-    async def _rejected(self, ctx: dict[str, Any], reason: str, words: str) -> None:
-        await self._refuse(None, reason, words, ctx["job_id"])
+    async def _refuse(self, request: Any, rejection: Rejection, job_id: str) -> Rejection:
+        await self._door.refuse(request, rejection.words, fallback_id=job_id)
+        return rejection
 
-    async def _refuse(self, request: Any, reason: str, words: str, job_id: str) -> None:
-        try:
-            async with asyncio.timeout(TAKE_TIMEOUT_S / 2):
-                await patiently(lambda: self._door.refuse(request, words, fallback_id=job_id), whatever=True)
-        except TimeoutError as error:
-            raise RetryJob from error
-        await self._count(reason, job_id, words)
-
-    async def _count(self, reason: str, job_id: str, words: str) -> None:
-        log.warning("arq.job_rejected", job=job_id, reason=reason, words=words)
+    async def count(self, job_id: str, rejection: Rejection) -> None:
+        """Log and count an entry that was rejected."""
+        log.warning("arq.job_rejected", job=job_id, reason=rejection.reason, words=rejection.words)
         with contextlib.suppress(RedisAway):
-            await self._store.count("enqueues_rejected_total", "arq", reason)
+            await self._store.count("enqueues_rejected_total", "arq", rejection.reason)
 
 
 class _ArqWorker(Worker):
-    """arq's worker with an eye for rubbish, and woken by the server where it announces changes of the queue."""
+    """arq's worker, taking entries in batches and woken by the server where it announces changes of the queue."""
+
+    def __init__(self, intake: Intake, pool: ArqRedis) -> None:
+        super().__init__(
+            functions=[func(intake.generate, name=FUNCTION)],
+            queue_name=intake.queue,
+            redis_pool=pool,
+            handle_signals=False,
+            max_jobs=BATCH,
+            queue_read_limit=BATCH,
+        )
+        self._intake = intake
+        self._locked: set[bytes] = set()
+        self._taken = 0
 
     async def main(self) -> None:
         """Poll the queue until cancelled; a change announced by the server is looked at at once."""
-        self.ctx["redis"] = self.pool
-        await self._sweep()
         called = asyncio.Event()
         listening = asyncio.create_task(self._listen(called))
         try:
             while True:
                 called.clear()
+                self._taken = 0
                 await self._poll_iteration()
-                announced = not listening.done()
+                if self._taken:
+                    continue
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ANNOUNCED_POLL_S if announced and not self.tasks else POLL_S):
+                    async with asyncio.timeout(POLL_S if listening.done() else ANNOUNCED_POLL_S):
                         await called.wait()
         finally:
             await end([listening])
 
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Take due entries: lock, read, make records, delete."""
+        for ids in await self._lock(job_ids):
+            bodies = await self.pool.mget([job_key_prefix.encode() + job_id for job_id in ids])
+            rejections = await asyncio.gather(*map(self._take, ids, bodies))
+            await self._delete(ids)
+            for job_id, rejection in zip(ids, rejections, strict=True):
+                if rejection is not None:
+                    await self._intake.count(ascii(job_id)[2:-1], rejection)
+
+    async def _lock(self, job_ids: Sequence[bytes]) -> list[list[bytes]]:
+        """Lock entries, and part those we got into lots of a bounded size."""
+        if not job_ids:
+            return []
+        async with self.pool.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.set(in_progress_key_prefix.encode() + job_id, b"1", nx=True, px=LOCK_MS)
+                pipe.strlen(job_key_prefix.encode() + job_id)
+                pipe.zscore(self.queue_name, job_id)  # another worker may have been done with it before we locked
+            answers = await pipe.execute(raise_on_error=False)
+        lots: list[list[bytes]] = []
+        room = 0
+        rows = list(zip(job_ids, answers[::3], answers[1::3], answers[2::3], strict=True))
+        self._locked.update(job_id for job_id, locked, _, _ in rows if locked is True)
+        await self._unlock([job_id for job_id, locked, _, score in rows if locked is True and score is None])
+        for job_id, _, size, score in rows:
+            if job_id not in self._locked or score is None:
+                continue
+            size_bytes = size if isinstance(size, int) else 0  # a key that is no string has no body
+            if not lots or size_bytes > room:
+                lots.append([])
+                room = BATCH_BYTES
+            lots[-1].append(job_id)
+            room -= size_bytes
+        return lots
+
+    async def _take(self, job_id: bytes, body: bytes | None) -> Rejection | None:
+        if body is None:
+            return Rejection("no_body", "the entry has no body: it expired, or no arq client made it")
+        try:
+            name = job_id.decode()
+        except UnicodeDecodeError:
+            return Rejection("foreign_entry", "the entry's id is not UTF-8: no arq client made it")
+        return await self._intake.take(name, body)
+
+    async def _delete(self, ids: Sequence[bytes]) -> None:
+        prefixes = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
+        async with self.pool.pipeline(transaction=True) as pipe:
+            pipe.zrem(self.queue_name, *ids)
+            pipe.delete(*(prefix.encode() + job_id for prefix in prefixes for job_id in ids))
+            await pipe.execute()
+        self._locked.difference_update(ids)
+        self._taken += len(ids)
+
     async def close(self) -> None:
-        """Leave what is under way to be taken again, and close the connection."""
-        await end(self.tasks.values())
-        if self.tasks:
-            await self.pool.delete(*(in_progress_key_prefix + job_id for job_id in self.tasks))
+        """Leave what was being taken to be taken again, and close the connection."""
+        await self._unlock(list(self._locked))
         await self.pool.aclose()
 
-    async def _sweep(self) -> None:
-        """Drop queue entries no arq client can have made: the loop would die of them, and has if it starts again."""
-        for job_id in await self.pool.zrange(self.queue_name, 0, self.queue_read_limit):
-            kind: bytes = await self.pool.type(job_key_prefix.encode() + job_id)
-            if not _is_utf8(job_id) or kind not in {b"string", b"none"}:
-                await self.pool.zrem(self.queue_name, job_id)
-                log.warning("arq.job_rejected", job=ascii(job_id), reason="foreign_entry")
+    async def _unlock(self, ids: Sequence[bytes]) -> None:
+        if ids:
+            await self.pool.delete(*(in_progress_key_prefix.encode() + job_id for job_id in ids))
+            self._locked.difference_update(ids)
 
     async def _listen(self, called: asyncio.Event) -> None:
         """Set the event whenever the server announces a change of the queue; end where it does not announce any."""
@@ -195,15 +247,7 @@ class _ArqWorker(Worker):
 def _tell_why(running: "asyncio.Task[None]") -> None:
     """Log what ended arq's loop, where it was not our stop."""
     error = None if running.cancelled() else running.exception()
-    if isinstance(error, (*AWAY_ERRORS, RedisError)):
-        log.warning("redis.away", where="intake", error=type(error).__name__)
+    if isinstance(error, (*AWAY_ERRORS, *STORE_ERRORS)):
+        log.warning("redis.away", where="intake", error=f"{type(error).__name__}: {error}")
     elif error is not None:
         log.error("intake.restarted", exc_info=error)
-
-
-def _is_utf8(job_id: bytes) -> bool:
-    try:
-        job_id.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
