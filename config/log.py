@@ -42,7 +42,7 @@ EVENTS = frozenset(
     }
 )
 
-_SECRETS = re.compile(r"(sk-ony-|whsec_)[A-Za-z0-9+/=_-]+|(?i:(bearer\s+))[!-~]+")
+_SECRETS = re.compile(r"""(sk-ony-|whsec_)[A-Za-z0-9+/=_-]+|(?i:(bearer\s+))[^\s"'\\,}\]]+""")
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)@")
 _hidden: set[str] = set()
 

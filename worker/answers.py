@@ -6,6 +6,7 @@ assumed: nobody).
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -158,12 +159,17 @@ def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: b
 def _object(body: bytes) -> dict[str, Any] | None:
     """Read a JSON object; lone surrogates and numbers that are none become harmless, since they are passed on."""
     try:
-        answer = json.loads(body, parse_constant=lambda _: None)
+        answer = json.loads(body, parse_constant=lambda _: None, parse_float=_finite)
         if b"\\ud" in body.lower():
             answer = json.loads(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _inner(answer: Mapping[str, Any]) -> Mapping[str, Any]:

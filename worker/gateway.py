@@ -5,6 +5,7 @@ accepted is the one question that must not be blurred, so a submission returns `
 accepted) or ``Unknown`` (it may have been, and be paid).
 """
 
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ from urllib.parse import quote
 
 import httpx
 
-from config.log import redact
 from jobs.failures import classify
 from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
 from worker.answers import (
@@ -108,6 +108,8 @@ class Gateway:
                 return LookRefused(_unheard(Stage.POLL, transport))
 
 
+_KEY = re.compile(rb"sk-ony-[0-9A-Za-z]+")  # doc: 48 hex digits
+
 Exchange = tuple[int, httpx.Headers, bytes, Transport | None]
 
 
@@ -121,9 +123,8 @@ async def _exchange(transport: HttpTransport, request: httpx.Request) -> Exchang
         body, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
     except httpx.HTTPError as error:
         return response.status_code, response.headers, b"", _outcome(error)
-    if b"sk-ony-" in body:  # an answer that quotes our key must not carry it into records and webhooks
-        body = redact(body.decode("utf-8", "replace")).encode()
-    return response.status_code, response.headers, body, None
+    # An answer that quotes our key must not carry it into records and webhooks.
+    return response.status_code, response.headers, _KEY.sub(b"sk-ony-[redacted]", body), None
 
 
 def _outcome(error: httpx.HTTPError) -> Transport:
