@@ -56,7 +56,7 @@ class Cost:
         return self.submissions + self.lookups + self.webhooks
 
 
-def onysoft(stage: Stage, load: Load, fsync: Fsync = "everysec") -> Cost:
+def onysoft(stage: Stage, load: Load, fsync: Fsync = "always") -> Cost:
     """Measure ``onysoft-worker work``."""
     poll = {"POLL_MIN_S": str(load.poll_s or 0.01), "POLL_MAX_S": str(load.poll_s or 0.01)}
     with stage.redis(fsync) as redis, stage.worker("work", redis, **poll) as process:
@@ -69,7 +69,7 @@ def onysoft(stage: Stage, load: Load, fsync: Fsync = "everysec") -> Cost:
             ]
             enqueue_all(redis.client, QUEUE, "generate", jobs, to_json)
 
-        who = "onysoft-worker" + ("" if fsync == "everysec" else f", fsync {fsync}")
+        who = "onysoft-worker" + ("" if fsync == "always" else f", fsync {fsync}")
         return _measure(stage, load, who, process, feed, lambda n: redis.client.zcard(delivered) >= n, redis)
 
 

@@ -31,7 +31,7 @@ KIND, MODEL = "image", "flux-2/pro-text-to-image"
 PREFIX = "onysoft"
 QUEUE = f"{PREFIX}:jobs"
 
-Fsync = Literal["everysec", "always"]
+Fsync = Literal["always", "everysec"]
 
 
 def request_body(tag: str, duration_s: float, answer_s: float = 0.0) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Stage:
             process.stop()
 
     @contextlib.contextmanager
-    def redis(self, fsync: Fsync = "everysec", *, announcing: bool = True) -> Iterator["RedisServer"]:
+    def redis(self, fsync: Fsync = "always", *, announcing: bool = True) -> Iterator["RedisServer"]:
         """Run an empty Redis for the length of a block."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         options = {

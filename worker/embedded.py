@@ -17,9 +17,9 @@ leaves either nothing or a server that the next one finds. A note is only a hint
 when ``server.lock`` is held and the one behind the socket says that its ``dir`` is this directory.
 
 What a crash leaves. Users killed: an orphan, which the next one adopts. The server killed: a free ``server.lock``, a
-stale note and socket, and an append-only file with all that was written to it. With ``appendfsync everysec`` that is
-all it answered, save while a sync is under way: then Redis answers up to 2 s before it writes. The directory deleted
-under a server: the users' open descriptors, by which they still find out who is last.
+stale note and socket, and an append-only file with all that it answered: with ``appendfsync always`` it writes and
+syncs first (with ``everysec`` it would answer up to 2 s before while a sync is under way). The directory
+deleted under a server: the users' open descriptors, by which they still find out who is last.
 
 Sources: flock(2) for conversion and inheritance; redis 6.2 ``config.c`` and ``aof.c`` for the options and
 ``appendonly.aof``; redis.io "Redis persistence" for the multi-part files of 7 and later; arq 0.28
@@ -234,7 +234,7 @@ def _spawn(home: Home, binary: Path, listening: Path) -> subprocess.Popen[bytes]
         "daemonize": "no",
         "dir": str(home.root),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",  # what was answered is on disk: a lost task id is a generation paid twice
         "save": "",
         "maxmemory-policy": "noeviction",
         "notify-keyspace-events": "Kz",
