@@ -28,6 +28,7 @@ EVENTS = frozenset(
         "job.parked",
         "job.rejected",
         "jobs.pruned",
+        "key.unusual",
         "lease.lost",
         "process.started",
         "process.stopped",

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 2048
 
+_ALLOWING = "WEBHOOK_ALLOW_PRIVATE=true allows it"
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _LOCAL_NAMES = ("localhost", ".localhost", ".local", ".internal", ".home.arpa")
 
@@ -40,11 +41,11 @@ def url_fault(url: str, *, allow_private: bool) -> str | None:
 def _host_fault(host: str) -> str | None:
     name = host.rstrip(".").lower()
     if any(name == local.lstrip(".") or name.endswith(local) for local in _LOCAL_NAMES):
-        return f"points to a private name ({host})"
+        return f"points to a private name ({host}); {_ALLOWING}"
     literal = _literal(name)
     if literal is None:
         return None
-    return None if is_public(literal) else f"points to a non-public address ({literal})"
+    return None if is_public(literal) else f"points to a non-public address ({literal}); {_ALLOWING}"
 
 
 def _literal(host: str) -> str | None:

@@ -45,12 +45,16 @@ class JobRequest(BaseModel):
     model: ModelId | None = None
     fallbacks: Annotated[list[ModelId], Field(max_length=8)] | None = None
     input: dict[str, Any] = Field(description="The model's own parameters, passed on as they are.")
-    webhook_url: str | None = None
-    webhook_events: list[WebhookEvent] | None = None
-    metadata: dict[str, Any] | None = None
-    deadline_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = None
-    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
-    on_unknown_submit: Literal["retry", "fail"] | None = None
+    webhook_url: str | None = Field(None, description="Where webhooks go; default: WEBHOOK_URL.")
+    webhook_events: list[WebhookEvent] | None = Field(None, description="Default: the three ends of a job.")
+    metadata: dict[str, Any] | None = Field(None, description="Yours: comes back in every view and webhook; 4 KiB.")
+    deadline_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = Field(
+        None, description="Total time for the job; default: JOB_DEADLINE_S."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="Default: MAX_ATTEMPTS.")
+    on_unknown_submit: Literal["retry", "fail"] | None = Field(
+        None, description="What to do when it is unknown whether a submission was accepted; default: UNKNOWN_SUBMIT."
+    )
 
 
 @dataclass(frozen=True, slots=True)

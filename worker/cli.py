@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # typer carries a click of its own, and names of its errors only this one: the rest share its base.
+ALONE = "onysoft-worker: nobody else is using {data_dir}: the job waits there until a worker runs on it"
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -112,7 +113,7 @@ def _with_store(do: "Callable[[Store, Settings, Models], Awaitable[T]]", *, star
         async with main.open_store(url, settings, models) as store:
             return await do(store, settings, models)
 
-    with main.redis_url(settings, start=start) as url:
+    with main.redis_url(settings, start=start, alone=ALONE if start == "always" else None) as url:
         return asyncio.run(opened(url))
 
 
@@ -190,6 +191,8 @@ def submit(
     from worker import watching
     from worker.enqueue import Conflict, Door
 
+    if not inputs and input_file is None:
+        raise WrongUsage("--input: is required, such as --input prompt='a lighthouse' (or --input-file)")
     request: dict[str, Any] = {"kind": kind, "input": _read_inputs(inputs or [], input_file)}
     given = {"model": model, "fallbacks": fallback, "webhook_url": webhook, "id": job_id}
     request |= {name: value for name, value in given.items() if value is not None}
@@ -207,7 +210,7 @@ def submit(
             raise Failed(str(error)) from error
         if wait:
             return await watching.until_ended(store, taken.job.id, as_json=as_json)
-        watching.print_job(taken.job, [], as_json=as_json, short=True)
+        watching.print_job(taken.job, as_json=as_json, short=True)
         return 0
 
     return _with_store(do, start="always")
@@ -248,7 +251,8 @@ def show(job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson =
         job = await store.get(job_id)
         if job is None:
             raise Failed(f"there is no job {job_id}")
-        watching.print_job(job, await store.timeline(job_id), as_json=as_json)
+        timeline, deliveries = await store.timeline(job_id), await store.deliveries_of(job_id)
+        watching.print_job(job, timeline, deliveries, as_json=as_json)
 
     _with_store(do)
 
@@ -292,7 +296,7 @@ def webhooks_secret(as_json: AsJson = False) -> None:
 
         return await webhook_secrets(store, settings)
 
-    secrets = _with_store(do, start="always")
+    secrets = _with_store(do)
     sys.stdout.write(json.dumps({"secrets": secrets}) + "\n" if as_json else "".join(f"{s}\n" for s in secrets))
 
 

@@ -144,7 +144,16 @@ class Deliver:
             )
         )
         event = "delivery.attempted" if state == "pending" else "delivery.ended"
-        log.info(event, job=delivery.job_id, delivery=delivery.id, state=state, status=answered.status)
+        told = log.info if answered.delivered else log.warning
+        told(
+            event,
+            job=delivery.job_id,
+            delivery=delivery.id,
+            state=state,
+            status=answered.status,
+            answer=None if answered.delivered else answered.words[:200],
+            next_at=rfc3339(due_ms),
+        )
 
     def _attempt(self, answered: Answered, now_ms: int, took_ms: int) -> Mapping[str, Any]:
         return {

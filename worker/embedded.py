@@ -98,6 +98,7 @@ class EmbeddedRedis:
         self._home: Home | None = home
         self._listening = listening
         self._child = child
+        self.started_here = child is not None
 
     @classmethod
     def open(cls, data_dir: Path, *, start: Literal["always", "if_data"] = "always") -> "EmbeddedRedis":

@@ -10,6 +10,13 @@ from jobs.failures import classify, explain_dict
 from jobs.verdict import Failure, Signal, Stage
 from worker.exits import Failed, WrongUsage
 
+SOURCES = {
+    "doc": "Onysoft documents it",
+    "kie": "KieAI documents it",
+    "seen": "seen in public code and logs",
+    "assumed": "assumed",
+    "ours": "decided on this side",
+}
 JUDGED = ("code", "category", "action")
 
 
@@ -76,5 +83,5 @@ def _print(failure: Failure, *, as_json: bool) -> None:
     else:
         sys.stdout.write(
             f"{verdict['code']:22} {verdict['category']:10} {verdict['action']:13}"
-            f" rule {verdict['rule']} ({verdict['source']})\n"
+            f" rule {verdict['rule']} ({SOURCES[verdict['source']]})\n"
         )

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from jobs.failures import classify
+from jobs.verdict import NOT_SENT as UNSENT
 from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
 from worker.answers import (
     Done,
@@ -85,11 +86,17 @@ class Gateway:
                 read = read_submission(status, answer, retry_after_s=retry_after_s(headers))
                 if isinstance(read, TaskAccepted):
                     return read
-                signal = read if broken is None or 400 <= status < 500 else _unheard(Stage.SUBMIT, broken)
+                signal = read if broken is None or 400 <= status < 500 else self._unheard(Stage.SUBMIT, broken)
             case transport:
-                signal = _unheard(Stage.SUBMIT, transport)
+                signal = self._unheard(Stage.SUBMIT, transport)
         failure = classify(signal)
         return Unknown(failure) if failure.acceptance is Acceptance.UNKNOWN else Refused(failure)
+
+    def _unheard(self, stage: Stage, transport: Transport) -> Signal:
+        if transport in UNSENT:
+            words = f"the gateway at {self._base_url} could not be reached ({transport})"
+            return Signal(stage, message=words, transport=transport, enveloped=False)
+        return Signal(stage, transport=transport, enveloped=False)
 
     async def look(self, kind: str, task_id: str, *, text_output: bool) -> Look:
         """Look a task up. Safe to repeat."""
@@ -103,9 +110,9 @@ class Gateway:
             case (status, headers, answer, None):
                 return read_look(status, answer, text_output=text_output, retry_after_s=retry_after_s(headers))
             case (_, _, _, Transport() as broken):
-                return LookRefused(_unheard(Stage.POLL, broken))
+                return LookRefused(self._unheard(Stage.POLL, broken))
             case transport:
-                return LookRefused(_unheard(Stage.POLL, transport))
+                return LookRefused(self._unheard(Stage.POLL, transport))
 
 
 _KEY = re.compile(rb"sk-ony-[0-9A-Za-z]+")  # doc: 48 hex digits
@@ -153,10 +160,6 @@ def _not_sent(error: httpx.HTTPError) -> Transport:
     if isinstance(cause, ssl.SSLError) or "SSL" in type(cause).__name__ or "Certificate" in type(cause).__name__:
         return Transport.TLS
     return Transport.DNS if "DNS" in type(cause).__name__ else Transport.REFUSED
-
-
-def _unheard(stage: Stage, transport: Transport) -> Signal:
-    return Signal(stage, transport=transport, enveloped=False)
 
 
 def _timeouts(total_s: float) -> dict[str, Any]:

@@ -7,7 +7,9 @@ each; commands open just the store.
 import asyncio
 import contextlib
 import random
+import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from worker.upkeep import PRUNE_EVERY_S, Prune, every
 from worker.wheel import Wheel
 
 START_TIMEOUT_S = 5.0
+KEY_FORM = re.compile(r"sk-ony-[0-9a-fA-F]{48}")  # doc; another form is used as it is, with a warning
 
 Start = Literal["always", "if_data"]
 
@@ -59,18 +62,25 @@ def load_settings(environ: Mapping[str, str] | None = None, *, key_required: boo
         raise SettingsError(faults)
     models = load_models(settings.models_file)
     configure_logging(level=settings.log_level, as_json=settings.log_as_json)
+    if key_required and not KEY_FORM.fullmatch(settings.onysoft_api_key or ""):
+        log.warning("key.unusual", variable="ONYSOFT_API_KEY", usual="sk-ony- followed by 48 hex digits")
     tokens = [token.token for token in settings.api_tokens or ()]
     hide([settings.onysoft_api_key, *tokens, *(settings.webhook_secret or ())])
     return settings, models
 
 
 @contextmanager
-def redis_url(settings: Settings, *, start: Start = "always") -> Iterator[str]:
-    """Give the URL of the Redis to use, with the embedded one started or joined where none is set."""
+def redis_url(settings: Settings, *, start: Start = "always", alone: str | None = None) -> Iterator[str]:
+    """Give the URL of the Redis to use, with the embedded one started or joined where none is set.
+
+    ``alone`` is said on standard error where the embedded one had to be started: nobody else is using it.
+    """
     if settings.redis_url:
         yield settings.redis_url
         return
     with EmbeddedRedis.open(settings.data_dir, start=start) as embedded:
+        if alone and embedded.started_here:
+            sys.stderr.write(alone.format(data_dir=settings.data_dir.absolute()) + "\n")
         yield embedded.url
 
 
@@ -249,7 +259,8 @@ async def serve_web(
     server = WebServer(create_app(store=store, door=door, settings=settings), settings.bind_host, settings.port)
     serving = asyncio.create_task(server.run())
     port = await server.started()
-    log.info("process.started", process=process, address=f"http://{settings.bind_host}:{port}")
+    address = f"http://{settings.bind_host}:{port}"
+    log.info("process.started", process=process, address=address, gateway=settings.onysoft_base_url)
     await _first_of(stop, [serving])
     server.stop()
     await serving

@@ -4,67 +4,91 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from jobs.job import Job, view
 from jobs.states import Status
-from worker.store import Store
+from worker.store import Delivery, Store
 
 WATCH_EVERY_S = 0.2
 HINT_AFTER_S = 5.0
 COLORS = {"completed": "green", "failed": "red", "canceled": "yellow", "waiting": "magenta", "processing": "cyan"}
 
 
-def print_job(job: Job, timeline: Sequence[dict[str, Any]], *, as_json: bool, short: bool = False) -> None:
+def print_job(
+    job: Job,
+    timeline: Sequence[Mapping[str, Any]] = (),
+    deliveries: Sequence[Delivery] = (),
+    *,
+    as_json: bool,
+    short: bool = False,
+) -> None:
     """Print a job; ``short`` is its id and status only."""
     shown = view(job)
     if as_json:
-        sys.stdout.write(json.dumps({**shown, "timeline": list(timeline)} if timeline else shown) + "\n")
+        told = {"timeline": list(timeline), "deliveries": [_shown(delivery) for delivery in deliveries]}
+        sys.stdout.write(json.dumps({**shown, **(told if timeline else {})}) + "\n")
         return
     if short:
         sys.stdout.write(f"{job.id} {job.status}\n")
         return
-    console = Console(highlight=False)
-    color = COLORS.get(job.status, "white")
-    console.print(
-        f"[bold]{escape(job.id)}[/]  {shown['kind']}  [{color}]{shown['status']}[/]  {escape(shown['model'])}"
-    )
+    console = Console(highlight=False, soft_wrap=True)
+    for line in (*_head(shown), *_attempts(shown["attempts"]), *map(_delivery, deliveries), *map(_entry, timeline)):
+        console.print(line)
+
+
+def _head(shown: Mapping[str, Any]) -> Iterator[str]:
+    color = COLORS.get(shown["status"], "white")
+    yield f"[bold]{escape(shown['id'])}[/]  {shown['kind']}  [{color}]{shown['status']}[/]  {escape(shown['model'])}"
     if shown["degraded"]:
-        console.print(f"  degraded: {escape(shown['requested_model'])} was asked for")
-    if shown["failure"]:
-        failure = shown["failure"]
-        console.print(f"  [red]{failure['code']}[/] ({failure['action']}): {escape(str(failure['message']))}")
+        yield f"  degraded: {escape(shown['requested_model'])} was asked for"
+    if failure := shown["failure"]:
+        yield f"  [red]{failure['code']}[/] ({failure['action']}): {escape(str(failure['message']))}"
     if shown["next_action_at"]:
-        console.print(f"  next action at {shown['next_action_at']}")
-    for url in (shown["result"] or {}).get("urls", []):
-        console.print(f"  {escape(url)}", soft_wrap=True)
-    if text := (shown["result"] or {}).get("text"):
-        console.print(f"  {escape(text)}")
-    if shown["attempts"]:
-        console.print(_attempts(shown["attempts"]))
-    for line in timeline:
-        rest = "  ".join(f"{name}={value}" for name, value in line.items() if name not in {"at", "event"})
-        console.print(f"  [dim]{line['at']}[/]  {line['event']:16} {escape(rest)}", soft_wrap=True)
+        yield f"  next action at {shown['next_action_at']}"
+    result = shown["result"] or {}
+    yield from (f"  {escape(url)}" for url in result.get("urls", []))
+    if text := result.get("text"):
+        yield f"  {escape(text)}"
 
 
-def _attempts(attempts: Sequence[dict[str, Any]]) -> Table:
-    table = Table("#", "model", "task", "outcome", "failure", "looks", box=None, padding=(0, 2))
+def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for attempt in attempts:
-        failure = attempt["failure"] or {}
-        table.add_row(
-            str(attempt["number"]),
-            escape(attempt["model"]),
-            escape(attempt["task_id"] or ""),
-            attempt["outcome"] or "under way",
-            failure.get("code", ""),
-            str(attempt["polls"]),
-        )
-    return table
+        words = [
+            f"  attempt {attempt['number']}  {escape(attempt['model'])}  {attempt['outcome'] or 'under way'}",
+            *([f"task {escape(attempt['task_id'])}, {attempt['polls']} look-ups"] if attempt["task_id"] else []),
+            *([f"{attempt['failure']['code']}"] if attempt["failure"] else []),
+            *([f"cost {attempt['cost']['amount']} {attempt['cost']['currency']}"] if attempt["cost"] else []),
+        ]
+        yield "  ".join(words)
+
+
+def _delivery(delivery: Delivery) -> str:
+    last = delivery.attempts[-1] if delivery.attempts else {"status": None, "answer": "not attempted yet"}
+    said = last["status"] or escape(str(last["answer"]))
+    return (
+        f"  webhook {delivery.type} {delivery.state} after {len(delivery.attempts)} to {escape(delivery.url)}: {said}"
+    )
+
+
+def _shown(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "event_id": delivery.event_id,
+        "type": delivery.type,
+        "url": delivery.url,
+        "state": delivery.state,
+        "attempts": list(delivery.attempts),
+    }
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    rest = "  ".join(f"{name}={value}" for name, value in entry.items() if name not in {"at", "event"})
+    return f"  [dim]{entry['at']}[/]  {entry['event']:16} {escape(rest)}"
 
 
 async def until_ended(store: Store, job_id: str, *, as_json: bool) -> int:
@@ -80,7 +104,7 @@ async def until_ended(store: Store, job_id: str, *, as_json: bool) -> int:
             sys.stderr.write(f"{time.monotonic() - started_s:6.1f} s  {line}\n")
             last = line
         if job.ended:
-            print_job(job, [], as_json=as_json)
+            print_job(job, as_json=as_json)
             return 0 if job.status is Status.COMPLETED else 1
         if job.status is Status.QUEUED and not hinted and time.monotonic() - started_s > HINT_AFTER_S:
             sys.stderr.write("          still queued: is a worker running? (onysoft-worker up, or work)\n")

@@ -1,5 +1,6 @@
 """Owns what the demo shows: a live table on a terminal, a line for each change elsewhere, and the closing summary."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -206,6 +207,7 @@ _REASONS = {
 def _print_next(screen: Screen) -> None:
     screen.say("")
     screen.say("Next", "bold")
-    screen.say("  ONYSOFT_API_KEY=sk-ony-... onysoft-worker up    the same with the real gateway")
-    screen.say("  onysoft-worker submit image --input prompt='a lighthouse at dusk' --wait")
+    command = sys.argv[0] if sys.argv[0].endswith("onysoft-worker") else "onysoft-worker"
+    screen.say(f"  ONYSOFT_API_KEY=sk-ony-... {command} up    the same with the real gateway")
+    screen.say(f"  {command} submit image --input prompt='a lighthouse at dusk' --wait    beside it")
     screen.say("  README.md: enqueue from a backend, receive webhooks; docs/: run it, watch it")
