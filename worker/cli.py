@@ -191,8 +191,6 @@ def submit(
     from worker import watching
     from worker.enqueue import Conflict, Door
 
-    if not inputs and input_file is None:
-        raise WrongUsage("--input: is required, such as --input prompt='a lighthouse' (or --input-file)")
     request: dict[str, Any] = {"kind": kind, "input": _read_inputs(inputs or [], input_file)}
     given = {"model": model, "fallbacks": fallback, "webhook_url": webhook, "id": job_id}
     request |= {name: value for name, value in given.items() if value is not None}

@@ -29,7 +29,7 @@ async def test_tasks_of_a_killed_worker_are_tracked_to_their_end(
     jobs = [f"flight-{number}" for number in range(TASKS)]
     first = await place.started("work")
     await asyncio.gather(*(api.submit(job, input=directed(job, duration_s=3)) for job in jobs))
-    await accepted(sandbox, TASKS)
+    await asyncio.gather(*(api.standing(job, "processing") for job in jobs))
     await first.kill()
     assert len(receiver.received) < TASKS
     await place.start("work")
