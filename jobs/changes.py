@@ -75,7 +75,7 @@ def reject(spec: Spec, failure: Mapping[str, Any], *, now_ms: int, rev: str) -> 
 
 def begin(job: Job, *, now_ms: int, rev: str) -> Change:
     """Write the intent of a submission. A resend after an unknown answer keeps that attempt's idempotency key."""
-    number = _next_number(job)
+    number = next_number(job)
     last = job.attempts[-1] if job.attempts else None
     # The model is part of the key: another model's submission is another generation, whatever its number.
     key = f"{job.id}/{job.round}.{number}.{job.model_index}"
@@ -264,16 +264,6 @@ def complete(
     )
 
 
-def rescued(job: Job, *, outcome: Outcome | None, now_ms: int, rev: str) -> Change | None:
-    """Complete a job that has just met a failure with a result that came late this round, where there is one."""
-    found = next((a for a in job.attempts if a.round == job.round and a.late and a.late["status"] == "succeeded"), None)
-    if found is None or found.late is None:
-        return None
-    result = {"urls": list(found.late["urls"]), "raw": None}
-    ended = outcome or Outcome.ABANDONED
-    return complete(job, found.number, result, now_ms=now_ms, rev=rev, current_outcome=ended)
-
-
 def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
     """End a job at its caller's wish. A task under way cannot be stopped: it is looked at rarely until it ends."""
     after, looks = _abandon_current(job, now_ms)
@@ -337,73 +327,8 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
     return Change(job, after, event, {"event": "job.retried", "adopted": running and running.task_id}, looks=looks)
 
 
-def late(job: Job, number: int, *, status: str, urls: list[str], now_ms: int, rev: str) -> Change:
-    """Record how a task ended that had been given up. ``status``: succeeded, failed, or unknown after a day."""
-    attempt = job.attempt(number)
-    assert attempt is not None
-    ended = replace(attempt, late={"status": status, "at_ms": now_ms, "urls": urls})
-    after = replace(job.with_attempt(ended), rev=rev, updated_at_ms=now_ms)
-    return Change(
-        job,
-        after,
-        None,
-        {"event": "task.ended_late", "attempt": number, "model": attempt.model, "code": status},
-        webhooks=("job.late_result",) if status == "succeeded" else (),
-        looks={number: None},
-    )
-
-
-def keep_task(
-    job: Job, sent: Attempt, task_id: str, *, first_look_ms: int, now_ms: int, rev: str, cost: Any = None
-) -> Change:
-    """Keep a task id whose submission was overtaken: canceled meanwhile, or taken for dead. It is paid for.
-
-    Where the job still waits for just this submission, or would send it again, it waits for the task instead; else
-    the task is looked at rarely until it ends.
-    """
-    current, last = job.current, job.attempts[-1] if job.attempts else None
-    if current is not None and current.key == sent.key and current.task_id is None:
-        return accept(job, task_id, first_look_ms=first_look_ms, now_ms=now_ms, rev=rev, cost=cost)
-    is_last = last is not None and last.key == sent.key and last.outcome is Outcome.UNKNOWN
-    if last is not None and is_last and job.status is Status.WAITING and last.round == job.round:
-        running = replace(last, task_id=task_id, cost=cost, outcome=None, ended_at_ms=None, failure=None)
-        after = replace(
-            job.with_attempt(running),
-            rev=rev,
-            status=advance(job.status, Event.ADOPT),
-            updated_at_ms=now_ms,
-            next_action_at_ms=None,
-            failure=None,
-            model_index=last.model_index,
-        )
-        note = {"event": "task.accepted", "attempt": last.number, "model": last.model, "task_id": task_id}
-        looks = {last.number: now_ms + first_look_ms}
-        return Change(job, after, Event.ADOPT, note, webhooks=("job.processing",), looks=looks)
-    return _keep_aside(job, sent, task_id, now_ms=now_ms, rev=rev, cost=cost)
-
-
-def _keep_aside(job: Job, sent: Attempt, task_id: str, *, now_ms: int, rev: str, cost: Any) -> Change:
-    lost = next((a for a in job.attempts if a.number == sent.number and a.key == sent.key and not a.task_id), None)
-    if lost is None:
-        lost = replace(sent, number=_next_number(job))
-    attempt = replace(
-        lost, task_id=task_id, cost=cost, ended_at_ms=lost.ended_at_ms or now_ms, outcome=Outcome.ABANDONED
-    )
-    number, current = attempt.number, job.current
-    after = replace(job.with_attempt(attempt), rev=rev, updated_at_ms=now_ms)
-    if current is not None:  # the attempt under way stays the last one: it is found there
-        after = replace(after, attempts=(*(a for a in after.attempts if a.number != current.number), current))
-    return Change(
-        job,
-        after,
-        None,
-        {"event": "task.kept", "attempt": number, "model": attempt.model, "task_id": task_id},
-        counters=(("attempts_total", attempt.model, Outcome.ABANDONED),),
-        looks={number: now_ms + LATE_GAP_MS},
-    )
-
-
-def _next_number(job: Job) -> int:
+def next_number(job: Job) -> int:
+    """Give the number of a job's next attempt."""
     return max((attempt.number for attempt in job.attempts), default=0) + 1
 
 

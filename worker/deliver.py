@@ -22,10 +22,11 @@ from config.log import log
 from config.settings import Settings
 from jobs.destinations import is_public, url_fault
 from jobs.job import rfc3339
+from worker.claims import Claim, Claims
 from worker.gateway import USER_AGENT
 from worker.link import patiently
 from worker.signing import webhook_headers
-from worker.store import Claim, Claims, Delivery, Store
+from worker.store import Delivery, Store
 from worker.transport import Transport, read_capped, retry_after_s
 
 ANSWER_LIMIT_BYTES = 4096

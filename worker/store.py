@@ -13,9 +13,8 @@ Time is Redis's: each claim brings the server's clock, and between claims it is 
 import json
 import random
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from config.log import log
@@ -23,51 +22,18 @@ from config.models import Models
 from jobs.changes import Change
 from jobs.job import Job, Look, decode_job, encode_look, encode_spec, encode_state, rfc3339, view
 from jobs.states import ENDED, LIVE, origins
-from worker.keys import DELIVER_WHEEL, SUBMIT_WHEELS, TRACK_WHEEL, Keys, read_track_member, track_member
+from worker.claims import LEASE_MS, Claim, Claims, clock_s
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, track_member
 from worker.link import Argument, Link
-
-LEASE_MS = 12_000
 
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
 _ids = random.SystemRandom()
 
 
-def clock_s() -> float:
-    """Tell the time leases are measured by: it goes on while the machine is suspended, where the system has such."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
 def new_id(prefix: str) -> str:
     """Make an id nobody can guess and no other deployment makes."""
     return f"{prefix}{_ids.getrandbits(128):032x}"
-
-
-@dataclass(slots=True)
-class Claim:
-    """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed."""
-
-    wheel: str
-    member: str
-    token: str
-    took_over: bool
-    valid_until_s: float
-
-    @property
-    def held(self) -> bool:
-        """Whether the lease is still ours by our own clock."""
-        return clock_s() < self.valid_until_s
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a claim brought: the claims, when the wheel is due next, and what the fleet knows."""
-
-    items: tuple[Claim, ...]
-    now_ms: int
-    next_due_ms: int | None
-    held: bool
-    cooldowns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,6 +466,3 @@ def _delivery(found: Mapping[bytes, bytes]) -> Delivery:
         text["id"], text["event_id"], text["type"], text["job"], text["url"], text["state"], text["entry"],
         int(text["created_at_ms"]), tuple(json.loads(text["attempts"])),
     )  # fmt: skip
-
-
-__all__ = ["LEASE_MS", "SUBMIT_WHEELS", "Applied", "Claim", "Claims", "Delivery", "Exists", "Stale", "Store", "new_id"]

@@ -10,7 +10,7 @@ import random
 
 from config.log import log
 from config.settings import Settings
-from jobs import changes
+from jobs import changes, late
 from jobs.changes import Change
 from jobs.decide import Decision, Park, decide, quota_reset_ms
 from jobs.failures import classify, own_failure
@@ -18,9 +18,10 @@ from jobs.job import Job, Look, Outcome
 from jobs.polling import next_look_ms
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Signal, Stage
+from worker.claims import Claim, Claims
 from worker.gateway import Accepted, Gateway, Refused, Unknown
 from worker.link import patiently
-from worker.store import Applied, Claim, Claims, Exists, Stale, Store
+from worker.store import Applied, Exists, Stale, Store
 
 COOLING_CODE = "daily_request_limit_exceeded"
 
@@ -110,7 +111,7 @@ class Submit:
             if found is None:
                 log.warning("task.kept", job=job.id, task=answer.task_id, note="the job's record is gone")
                 return
-            change = changes.keep_task(
+            change = late.keep_task(
                 found,
                 sent,
                 answer.task_id,
@@ -128,7 +129,7 @@ class Submit:
 
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome | None) -> None:
         now_ms = self._store.now_ms()
-        if rescue := changes.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
+        if rescue := late.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
             if isinstance(await patiently(lambda: self._store.apply(rescue, claim=claim)), Stale):
                 await self._store.release(claim, self._store.now_ms())
             return

@@ -11,7 +11,7 @@ from dataclasses import replace
 from config.log import log
 from config.models import Models
 from config.settings import Settings
-from jobs import changes
+from jobs import changes, late
 from jobs.changes import Change
 from jobs.decide import Fail, decide
 from jobs.failures import UNRECOGNISED, believed, classify, own_failure
@@ -20,10 +20,11 @@ from jobs.polling import LATE_LIFETIME_MS, clear, late_look_ms, next_look_ms, re
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Patience
 from worker.answers import Done, LookRefused, Running, TaskFailed
+from worker.claims import Claim, Claims
 from worker.gateway import Gateway
 from worker.keys import read_track_member
 from worker.link import patiently
-from worker.store import Applied, Claim, Claims, Store
+from worker.store import Applied, Store
 from worker.submit import tell_decision
 
 # Assumed: a refused look-up that speaks of the generation is believed when it is said twice, so long apart.
@@ -125,7 +126,7 @@ class Track:
 
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome) -> None:
         now_ms = self._store.now_ms()
-        if rescue := changes.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
+        if rescue := late.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
             await self._write(claim, rescue)
             return
         decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
@@ -186,7 +187,7 @@ class Track:
     async def _end_late(self, claim: Claim, job: Job, attempt: Attempt, status: str, urls: list[str]) -> None:
         await self._write(
             claim,
-            changes.late(
+            late.end_late(
                 job, attempt.number, status=status, urls=urls, now_ms=self._store.now_ms(), rev=self._store.new_rev()
             ),
         )

@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from config.log import log
 from jobs.job import UnreadableRecord
+from worker.claims import LEASE_MS, Claim, Claims, clock_s
 from worker.ending import end
 from worker.link import STORE_ERRORS, RedisAway
-from worker.store import LEASE_MS, Claim, Claims, Store, clock_s
+from worker.store import Store
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest

@@ -19,10 +19,10 @@ from structlog.testing import capture_logs
 
 from config.models import load_models
 from jobs.states import Status
+from worker.claims import LEASE_MS
 from worker.embedded import find_server
 from worker.link import patiently
 from worker.main import open_store
-from worker.store import LEASE_MS
 
 START_TIMEOUT_S = 10.0
 LONGER_THAN_A_LEASE_S = LEASE_MS / 1000 + 0.5

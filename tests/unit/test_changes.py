@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from config.settings import Settings
-from jobs import changes
+from jobs import changes, late
 from jobs.decide import Decision, Fail, FailOver, Hold, Retry, decide
 from jobs.failures import classify, own_failure
 from jobs.job import Attempt, Job, Outcome, Spec
@@ -67,7 +67,7 @@ def lost(job: Job) -> tuple[Job, Attempt]:
 
 def kept(job: Job, sent: Attempt, task_id: str = "kept") -> changes.Change:
     """Keep the task id of an overtaken submission."""
-    return changes.keep_task(job, sent, task_id, first_look_ms=7, now_ms=LATER_MS, rev="9")
+    return late.keep_task(job, sent, task_id, first_look_ms=7, now_ms=LATER_MS, rev="9")
 
 
 def attempt_of(job: Job, task_id: str) -> Attempt:
@@ -253,13 +253,13 @@ def late_beside_a_running_one(status: str) -> Job:
     job = settled(running(job_of(), "t1"), TIMED_OUT, Outcome.TIMED_OUT)[0]
     job = running(job, "t2")
     urls = ["https://x.test/1"] if status == "succeeded" else []
-    return changes.late(job, 1, status=status, urls=urls, now_ms=NOW_MS, rev="5").after
+    return late.end_late(job, 1, status=status, urls=urls, now_ms=NOW_MS, rev="5").after
 
 
 def test_a_late_success_rescues_a_job_that_then_fails() -> None:
     """The paid result of the first task completes the job where the second failed, instead of another attempt."""
     job = late_beside_a_running_one("succeeded")
-    change = changes.rescued(job, outcome=Outcome.FAILED, now_ms=LATER_MS, rev="6")
+    change = late.rescued(job, outcome=Outcome.FAILED, now_ms=LATER_MS, rev="6")
     assert change is not None
     assert change.event is Event.COMPLETE
     assert change.after.status is Status.COMPLETED
@@ -273,11 +273,11 @@ def test_a_late_success_rescues_a_job_that_then_fails() -> None:
 def test_nothing_rescues_a_job_without_a_late_success_of_this_round() -> None:
     """A late failure is no result, and an earlier round's success was announced and is not this one's."""
     job = late_beside_a_running_one("failed")
-    assert changes.rescued(job, outcome=Outcome.FAILED, now_ms=LATER_MS, rev="6") is None
+    assert late.rescued(job, outcome=Outcome.FAILED, now_ms=LATER_MS, rev="6") is None
     job = changes.cancel(late_beside_a_running_one("succeeded"), now_ms=NOW_MS, rev="6").after
     job = changes.retry(job, now_ms=NOW_MS, rev="7").after
     assert job.round == 2
-    assert changes.rescued(job, outcome=Outcome.FAILED, now_ms=LATER_MS, rev="8") is None
+    assert late.rescued(job, outcome=Outcome.FAILED, now_ms=LATER_MS, rev="8") is None
 
 
 def test_a_retry_adopts_a_running_task_and_tracks_it_anew() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from config.settings import Settings
-from jobs import changes
+from jobs import changes, late
 from jobs.changes import Change
 from jobs.decide import decide
 from jobs.failures import classify, own_failure
@@ -179,7 +179,7 @@ class Life(RuleBasedStateMachine):
         if status == "succeeded" and self.job.status in {Status.QUEUED, Status.WAITING}:
             self.take(changes.complete(self.job, attempt.number, {"urls": ["https://x.test/2"]}, **self.at()))
         else:
-            self.take(changes.late(self.job, attempt.number, status=status, urls=[], **self.at()))
+            self.take(late.end_late(self.job, attempt.number, status=status, urls=[], **self.at()))
 
     @precondition(lambda self: bool(self.sent))
     @rule(which=st.integers(0, 100))
@@ -187,7 +187,7 @@ class Life(RuleBasedStateMachine):
         """Have an overtaken submission come back with a task id: it is never lost."""
         sent = self.sent.pop(which % len(self.sent))
         kept = f"kept{self.submissions}.{len(self.sent)}"
-        self.take(changes.keep_task(self.job, sent, kept, first_look_ms=2000, **self.at()))
+        self.take(late.keep_task(self.job, sent, kept, first_look_ms=2000, **self.at()))
         [attempt] = [a for a in self.job.attempts if a.task_id == kept]
         assert attempt.watched
 
