@@ -70,9 +70,8 @@ def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _delivery(delivery: Delivery) -> str:
     last = delivery.attempts[-1] if delivery.attempts else {"status": None, "answer": "not attempted yet"}
     said = last["status"] or escape(str(last["answer"]))
-    return (
-        f"  webhook {delivery.type} {delivery.state} after {len(delivery.attempts)} to {escape(delivery.url)}: {said}"
-    )
+    tries = f"{len(delivery.attempts)} tried" if len(delivery.attempts) != 1 else "first try"
+    return f"  webhook {delivery.type} {delivery.state} ({tries}) to {escape(delivery.url)}: {said}"
 
 
 def _shown(delivery: Delivery) -> dict[str, Any]:
