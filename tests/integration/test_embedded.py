@@ -25,6 +25,8 @@ AWAIT_TIMEOUT_S = 10.0
 NOBODY = 65534
 
 # Holds the server open until its standard input ends.
+# A run in the background inherits an ignored SIGINT, and Python then leaves it ignored.
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 HOLD = """
 import sys
 from pathlib import Path
@@ -245,7 +247,7 @@ def test_an_orphan_is_adopted(data_dir: Path, spawn: Spawn) -> None:
 def test_a_terminal_interrupt_spares_the_server(data_dir: Path, spawn: Spawn) -> None:
     """SIGINT to the starter's whole process group ends the starter, not the server another one uses."""
     starter = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(data_dir)],
+        [sys.executable, "-c", INTERRUPTIBLE + HOLD, str(data_dir)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
