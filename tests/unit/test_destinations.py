@@ -15,7 +15,10 @@ gopher://x.example/ http:/// http://user@x.example/ http://user:pw@x.example/ ht
 javascript:alert(1) http://x.example\\@127.0.0.1/ //x.example/ x.example""".split()  # noqa: SIM905
 
 
-@pytest.mark.parametrize("url", REFUSED)
+LOOK_ALIKES = [f"http://127{dot}0{dot}0{dot}1/" for dot in "\u3002\uff0e\uff61"]  # read as dots by IDNA
+
+
+@pytest.mark.parametrize("url", [*REFUSED, *LOOK_ALIKES])
 def test_what_is_not_public_is_refused_with_a_reason(url: str) -> None:
     """Each spelling of a private place, and each form that is no plain web address."""
     assert url_fault(url, allow_private=False)
