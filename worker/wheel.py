@@ -64,11 +64,6 @@ class Wheel:
         if due_ms < self._sleeps_until_ms:
             self._called.set()
 
-    @property
-    def busy(self) -> int:
-        """How many claims are being worked on."""
-        return len(self._running)
-
     async def run(self) -> None:
         """Claim and work until ``stop``, then end what runs as ``stop`` said; survives an absent Redis."""
         renewing = asyncio.create_task(self._renew())

@@ -210,4 +210,4 @@ def _print_next(screen: Screen) -> None:
     command = sys.argv[0] if sys.argv[0].endswith("onysoft-worker") else "onysoft-worker"
     screen.say(f"  ONYSOFT_API_KEY=sk-ony-... {command} up    the same with the real gateway")
     screen.say(f"  {command} submit image --input prompt='a lighthouse at dusk' --wait    beside it")
-    screen.say("  README.md: enqueue from a backend, receive webhooks; docs/: run it, watch it")
+    screen.say("  README.md: enqueue from a backend, receive webhooks; docs/states.md: the states of a job")
