@@ -12,7 +12,7 @@ else
   INSTALL   = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 endif
 
-.PHONY: demo up test lint bench lock clean
+.PHONY: demo up test test-page check-operations lint bench lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/onysoft-worker demo
@@ -22,6 +22,14 @@ up: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# The operators' page in a real browser; needs a Chromium.
+test-page: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/browser
+
+# The alert rules and the dashboard's queries; needs promtool.
+check-operations:
+	docs/operations/check.sh
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,20 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jobs.counters import Counter, count, observe
 from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
 from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
 from jobs.verdict import Acceptance, Category, Code, Failure, Scope
 
-Counter = tuple[str, ...]  # the metric's name and its labels' values
-
 MINUTE_MS = 60_000
+# Failures that speak of the model, and not of what was asked of it.
+ILLNESSES = frozenset({Code.GENERATION_FAILED, Code.GENERATION_TIMEOUT, Code.SERVER_ERROR, Code.TASK_LOST})
 ON_SUBMIT_WHEEL = frozenset({Status.QUEUED, Status.WAITING})
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class Lesson:
     """What all workers learn from one answer."""
 
     pause_until_ms: int | None = None  # no submissions before: the account's requests a minute are used up
@@ -43,8 +44,35 @@ class Change:
     note: Mapping[str, Any]
     webhooks: tuple[str, ...] = ()
     counters: tuple[Counter, ...] = ()
-    fleet: Fleet = Fleet()
+    lesson: Lesson = Lesson()
     looks: Mapping[int, int | None] = field(default_factory=dict)  # attempt -> next look (ms), None: never again
+
+    @property
+    def counted(self) -> tuple[Counter, ...]:
+        """Everything this step counts: what its maker named, the outcomes its attempts have reached, the job's end."""
+        before, after = self.before, self.after
+        known = {attempt.number: attempt.outcome for attempt in before.attempts} if before else {}
+        reached = [
+            count("attempts_total", attempt.model, attempt.outcome)
+            for attempt in after.attempts
+            if attempt.outcome is not None and attempt.outcome is not known.get(attempt.number)
+        ]
+        if after.ended and (before is None or not before.ended):
+            reached.append(count("jobs_total", after.spec.kind, after.status))
+        return (*self.counters, *reached)
+
+    @property
+    def model_health(self) -> tuple[str, bool] | None:
+        """Name the model this step says something about, and whether it is well; None where it says nothing."""
+        known = {attempt.number: attempt.outcome for attempt in self.before.attempts} if self.before else {}
+        for attempt in reversed(self.after.attempts):
+            if attempt.outcome is None or attempt.outcome is known.get(attempt.number):
+                continue
+            if attempt.outcome is Outcome.SUCCEEDED:
+                return attempt.model, True
+            if attempt.failure and attempt.failure["code"] in ILLNESSES:
+                return attempt.model, False
+        return None
 
     @property
     def submit_at_ms(self) -> int | None:
@@ -69,7 +97,7 @@ def reject(spec: Spec, failure: Mapping[str, Any], *, now_ms: int, rev: str) -> 
         None,
         {"event": "job.rejected", "code": failure["code"], "message": failure["message"]},
         webhooks=("job.failed",),
-        counters=(("jobs_total", spec.kind, Status.FAILED), ("failures_total", job.model, failure["code"])),
+        counters=(count("failures_total", job.model, failure["code"]),),
     )
 
 
@@ -123,7 +151,7 @@ def accept(job: Job, task_id: str, *, first_look_ms: int, now_ms: int, rev: str,
         Event.ACCEPT,
         {"event": "task.accepted", "attempt": attempt.number, "model": attempt.model, "task_id": task_id},
         webhooks=("job.processing",),
-        fleet=Fleet(release_hold=True),
+        lesson=Lesson(release_hold=True),
         looks={attempt.number: now_ms + first_look_ms},
     )
 
@@ -134,7 +162,7 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
     A refusal that costs no attempt and is not the job's end leaves none: its number is used again.
     """
     shown = _shown(failure, decision)
-    job_after, looks, counters = _end_attempt(job, shown, failure, decision, outcome, now_ms)
+    job_after, looks = _end_attempt(job, shown, failure, decision, outcome, now_ms)
     event = Event.FAIL if isinstance(decision, Fail) else Event.WAIT
     after = replace(
         job_after,
@@ -147,19 +175,18 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
         completed_at_ms=now_ms if isinstance(decision, Fail) else None,
         model_index=decision.model_index if isinstance(decision, FailOver) else job.model_index,
     )
-    counters += [("failures_total", job.model, failure.code)]
+    counters = [count("failures_total", job.model, failure.code)]
     if failure.code is Code.SUBMIT_UNKNOWN:
-        counters += [("unknown_submits_total", "failed" if isinstance(decision, Fail) else "resent")]
+        counters += [count("unknown_submits_total", "failed" if isinstance(decision, Fail) else "resent")]
     note = {"event": _NOTE[type(decision)], "attempt": job.current and job.current.number, "model": job.model}
     note |= {"code": shown["code"], "message": shown["message"], "next_action_at": rfc3339(after.next_action_at_ms)}
     webhooks: tuple[str, ...] = ("job.waiting",)
     match decision:
         case Fail():
             webhooks = ("job.failed",)
-            counters += [("jobs_total", job.spec.kind, Status.FAILED)]
         case FailOver():
             webhooks = ("job.failed_over", "job.waiting")
-            counters += [("failovers_total", job.model, after.model)]
+            counters += [count("failovers_total", job.model, after.model)]
             note["to_model"] = after.model
         case Retry() | Park() | Hold():
             pass
@@ -177,16 +204,16 @@ _NOTE: Mapping[type, str] = {
 
 def _end_attempt(
     job: Job, shown: Mapping[str, Any], failure: Failure, decision: Decision, outcome: Outcome | None, now_ms: int
-) -> tuple[Job, dict[int, int | None], list[Counter]]:
+) -> tuple[Job, dict[int, int | None]]:
     attempt = job.current
     if attempt is None or outcome is None:
-        return job, {}, []
+        return job, {}
     if outcome is Outcome.REFUSED and not failure.counts_as_attempt and not _is_verdict(failure, decision):
-        return replace(job, attempts=job.attempts[:-1]), {}, []
+        return replace(job, attempts=job.attempts[:-1]), {}
     counted = failure.counts_as_attempt or outcome is not Outcome.REFUSED
     ended = _ended(job, attempt, outcome, now_ms, failure=shown, counted=counted)
     look = {attempt.number: now_ms + LATE_GAP_MS if ended.watched else None} if attempt.task_id else {}
-    return job.with_attempt(ended), look, [("attempts_total", attempt.model, outcome)]
+    return job.with_attempt(ended), look
 
 
 def _is_verdict(failure: Failure, decision: Decision) -> bool:
@@ -200,21 +227,21 @@ def _ended(job: Job, attempt: Attempt, outcome: Outcome, now_ms: int, **more: An
     return replace(attempt, outcome=outcome, ended_at_ms=now_ms, polls=polls, **more)
 
 
-def _lesson(failure: Failure, decision: Decision, now_ms: int) -> Fleet:
+def _lesson(failure: Failure, decision: Decision, now_ms: int) -> Lesson:
     match decision:
         case Hold():
-            return Fleet(hold=str(failure.code))
+            return Lesson(hold=str(failure.code))
         case Retry(at) if failure.code is Code.RATE_LIMITED:
-            return Fleet(pause_until_ms=min(at, now_ms + MINUTE_MS))  # doc: it resets within a minute
+            return Lesson(pause_until_ms=min(at, now_ms + MINUTE_MS))  # doc: it resets within a minute
         case _:
             # A definite answer about the request or the model shows that the account is in order again.
             in_order = failure.scope in {Scope.REQUEST, Scope.MODEL} and failure.acceptance is Acceptance.NO
-            return Fleet(release_hold=in_order and failure.http_status is not None)
+            return Lesson(release_hold=in_order and failure.http_status is not None)
 
 
 def cooled(change: Change, model: str, until_ms: int) -> Change:
     """Tell the fleet that a model is at its limit until a time."""
-    return replace(change, fleet=replace(change.fleet, cool_model=model, cool_until_ms=until_ms))
+    return replace(change, lesson=replace(change.lesson, cool_model=model, cool_until_ms=until_ms))
 
 
 def complete(
@@ -256,12 +283,16 @@ def complete(
         Event.COMPLETE,
         {"event": "job.completed", "attempt": number, "model": attempt.model},
         webhooks=("job.completed",),
-        counters=(
-            ("attempts_total", attempt.model, Outcome.SUCCEEDED),
-            ("jobs_total", job.spec.kind, Status.COMPLETED),
-        ),
+        counters=_duration(attempt, now_ms),
         looks={number: None},
     )
+
+
+def _duration(attempt: Attempt, now_ms: int) -> tuple[Counter, ...]:
+    """Measure a generation from its submission to our learning of its end; not where we had stopped looking between."""
+    if attempt.outcome is not None or attempt.adopted_at_ms is not None:
+        return ()
+    return observe("generation_seconds", attempt.model, ms=max(now_ms - attempt.started_at_ms, 0))
 
 
 def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
@@ -286,7 +317,6 @@ def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
         Event.CANCEL,
         {"event": "job.canceled"},
         webhooks=("job.canceled",),
-        counters=(("jobs_total", job.spec.kind, Status.CANCELED),),
         looks=looks,
     )
 

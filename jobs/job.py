@@ -1,19 +1,18 @@
-"""Owns the record of a job: what was asked (``Spec``), how it stands (``Job``), its attempts, and its public view.
+"""Owns the record of a job: what was asked (``Spec``), how it stands (``Job``), and its attempts.
 
-The record is two JSON texts in Redis, ``spec`` (written once) and ``state`` (rewritten by every change), beside the few
-scalars that scripts compare. Times are integer milliseconds here, RFC 3339 in the view.
+A record's form is plain JSON: ``spec`` (written once) and ``state`` (rewritten by every change), beside the few scalars
+that scripts compare. Times are integer milliseconds.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from jobs.states import ENDED, Status
 
-SCHEMA = 1
+REJECTED = "rejected"  # in the place of the fingerprint of a request that never was one
 RAW_RESULT_LIMIT_BYTES = 64 * 1024
 RESULT_LIFETIME_MS = 24 * 3600 * 1000  # kie: result URLs "typically expire after 24 hours"
 
@@ -157,26 +156,35 @@ class Job:
         )
 
 
+_SPEC_FIELDS = tuple(f.name for f in fields(Spec))
 _STATE_FIELDS = tuple(f.name for f in fields(Job) if f.name not in {"spec", "rev", "status", "result", "looks"})
 
 
-def encode_spec(spec: Spec) -> str:
-    """Write the part of the record that never changes."""
-    return json.dumps({f.name: getattr(spec, f.name) for f in fields(Spec)}, separators=(",", ":"))
-
-
-def encode_state(job: Job) -> str:
-    """Write the part of the record that every change rewrites."""
+def to_form(job: Job) -> dict[str, Any]:
+    """Give the record in plain JSON types: as it is written, and as its view is made from."""
     state = {name: getattr(job, name) for name in _STATE_FIELDS}
-    state["attempts"] = [_attempt_state(attempt) for attempt in job.attempts]
-    return json.dumps(state, separators=(",", ":"))
+    state["attempts"] = [_attempt_form(attempt) for attempt in job.attempts]
+    return {
+        "spec": {name: getattr(job.spec, name) for name in _SPEC_FIELDS},
+        "state": state,
+        "status": str(job.status),
+        "rev": job.rev,
+        "result": job.result,
+        "looks": {number: look_form(look) for number, look in job.looks.items()},
+    }
 
 
-def _attempt_state(attempt: Attempt) -> dict[str, Any]:
+def _attempt_form(attempt: Attempt) -> dict[str, Any]:
     return {name: value for name in _ATTEMPT_FIELDS if (value := getattr(attempt, name)) is not None}
 
 
+def look_form(look: Look) -> dict[str, Any]:
+    """Give what look-ups have seen in plain JSON types."""
+    return {name: getattr(look, name) for name in _LOOK_FIELDS}
+
+
 _ATTEMPT_FIELDS = tuple(f.name for f in fields(Attempt))
+_LOOK_FIELDS = tuple(f.name for f in fields(Look))
 
 
 class UnreadableRecord(Exception):  # noqa: N818 - named after what it says
@@ -186,82 +194,27 @@ class UnreadableRecord(Exception):  # noqa: N818 - named after what it says
         super().__init__(f"the record of job {job_id} cannot be read: {why}")
 
 
-def decode_job(job_id: str, stored: Mapping[bytes, bytes]) -> Job:
-    """Read a record; raise ``UnreadableRecord`` for a newer schema or anything that is not a record."""
+def from_form(job_id: str, form: Mapping[str, Any]) -> Job:
+    """Read a record's form; raise ``UnreadableRecord`` for anything that is none."""
     try:
-        if int(stored[b"schema"]) > SCHEMA:
-            raise UnreadableRecord(job_id, "it was written by a newer version")
-        spec = json.loads(stored[b"spec"])
-        state = json.loads(stored[b"state"])
-        result = stored.get(b"result")
-        looks = {
-            int(name[5:]): Look(**json.loads(value)) for name, value in stored.items() if name.startswith(b"look:")
-        }
+        spec, state = form["spec"], form["state"]
         return Job(
             spec=Spec(
                 **{**spec, "models": tuple(spec["models"]), "webhook_events": tuple(spec["webhook_events"])},
             ),
-            rev=stored[b"rev"].decode(),
-            status=Status(stored[b"status"].decode()),
-            result=json.loads(result) if result else None,
-            looks=looks,
+            rev=form["rev"],
+            status=Status(form["status"]),
+            result=form["result"],
+            looks={number: Look(**look) for number, look in form["looks"].items()},
             **{**state, "attempts": tuple(_read_attempt(attempt) for attempt in state["attempts"])},
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnreadableRecord(job_id, f"{type(error).__name__}: {error}") from error
 
 
-def _read_attempt(state: dict[str, Any]) -> Attempt:
-    outcome = state.pop("outcome", None)
-    return Attempt(**state, outcome=Outcome(outcome) if outcome else None)
-
-
-def encode_look(look: Look) -> str:
-    """Write what look-ups have seen."""
-    return json.dumps(asdict(look), separators=(",", ":"))
-
-
-def view(job: Job) -> dict[str, Any]:
-    """Show a job as the contract's job view: plain JSON types, times in RFC 3339 UTC with milliseconds."""
-    spec, last_task = job.spec, next((a.task_id for a in reversed(job.attempts) if a.task_id), None)
-    completed_by = next((a for a in reversed(job.attempts) if a.outcome is Outcome.SUCCEEDED), None)
-    return {
-        "id": spec.id,
-        "kind": spec.kind,
-        "status": str(job.status),
-        "requested_model": spec.models[0],
-        "model": job.model,
-        "fallbacks": list(spec.models[1:]),
-        "task_id": completed_by.task_id if completed_by else last_task,
-        "degraded": completed_by is not None and completed_by.model != spec.models[0],
-        "attempts": [_attempt_view(attempt, job.looks.get(attempt.number)) for attempt in job.attempts],
-        "result": job.result,
-        "failure": job.failure,
-        "created_at": rfc3339(spec.created_at_ms),
-        "updated_at": rfc3339(job.updated_at_ms),
-        "completed_at": rfc3339(job.completed_at_ms),
-        "deadline_at": rfc3339(job.deadline_at_ms),
-        "next_action_at": rfc3339(job.next_action_at_ms),
-        "metadata": spec.metadata,
-    }
-
-
-def _attempt_view(attempt: Attempt, look: Look | None) -> dict[str, Any]:
-    shown = {
-        "number": attempt.number,
-        "model": attempt.model,
-        "task_id": attempt.task_id,
-        "started_at": rfc3339(attempt.started_at_ms),
-        "ended_at": rfc3339(attempt.ended_at_ms),
-        "outcome": attempt.outcome and str(attempt.outcome),
-        "failure": attempt.failure,
-        "polls": look.polls if look else attempt.polls,
-        "cost": attempt.cost,
-    }
-    if attempt.late:
-        late = dict(attempt.late)
-        shown["late_result"] = {"status": late["status"], "at": rfc3339(late["at_ms"]), "urls": late["urls"]}
-    return shown
+def _read_attempt(form: Mapping[str, Any]) -> Attempt:
+    outcome = form.get("outcome")
+    return Attempt(**{**form, "outcome": Outcome(outcome) if outcome else None})
 
 
 def rfc3339(at_ms: int | None) -> str | None:

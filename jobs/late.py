@@ -84,6 +84,5 @@ def _keep_aside(job: Job, sent: Attempt, task_id: str, *, now_ms: int, rev: str,
         after,
         None,
         {"event": "task.kept", "attempt": number, "model": attempt.model, "task_id": task_id},
-        counters=(("attempts_total", attempt.model, Outcome.ABANDONED),),
         looks={number: now_ms + LATE_GAP_MS},
     )

@@ -38,7 +38,7 @@ def weigh(look: Look, failure: Failure, now_ms: int) -> tuple[Look, bool]:
     another answer in between.
     """
     if failure.patience is None:
-        return look, True
+        return clear(look), True
     same = look.doubt == failure.rule
     doubts, since = (look.doubts + 1, look.doubted_at_ms) if same else (1, now_ms)
     believed = doubts >= failure.patience.count and now_ms - since >= failure.patience.duration_s * 1000

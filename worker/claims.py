@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jobs.counters import Counter
+
 LEASE_MS = 12_000
 
 
@@ -14,13 +16,17 @@ def clock_s() -> float:
 
 @dataclass(slots=True)
 class Claim:
-    """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed."""
+    """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed.
+
+    ``counters`` are of what was done under it: the write that ends the claim raises them.
+    """
 
     wheel: str
     member: str
     token: str
     took_over: bool
     valid_until_s: float
+    counters: list[Counter] = field(default_factory=list)
 
     @property
     def held(self) -> bool:

@@ -21,12 +21,13 @@ from aiohttp.resolver import ThreadedResolver
 from config.log import log
 from config.settings import Settings
 from jobs.destinations import is_public, url_fault
-from jobs.job import rfc3339
 from worker.claims import Claim, Claims
 from worker.gateway import USER_AGENT
 from worker.link import patiently
+from worker.outbox import Delivery
+from worker.record import rfc3339
 from worker.signing import webhook_headers
-from worker.store import Delivery, Store
+from worker.store import Store
 from worker.transport import Transport, read_capped, retry_after_s
 
 ANSWER_LIMIT_BYTES = 4096
@@ -90,11 +91,13 @@ class Deliver:
 
     async def __call__(self, claim: Claim, _claims: Claims) -> None:
         """Attempt the claimed delivery once."""
-        delivery = await self._store.delivery(claim.member)
+        delivery = await self._store.outbox.delivery(claim.member)
         if delivery is None or delivery.state != "pending":
             await self._store.release(claim, None)
             return
-        body, gone = await asyncio.gather(self._store.event_body(delivery.entry), self._store.gone_url(delivery.job_id))
+        body, gone = await asyncio.gather(
+            self._store.outbox.event_body(delivery.entry), self._store.outbox.gone_url(delivery.job_id)
+        )
         if body is None or gone == delivery.url:
             words = "the event is no longer kept" if body is None else "the destination wants no more of this job"
             await self._end(claim, delivery, Answered(None, words), 0, give_up=True)
@@ -135,12 +138,12 @@ class Deliver:
         now_ms = self._store.now_ms()
         attempts = [*delivery.attempts, self._attempt(answered, now_ms, took_ms)]
         gone = answered.status == 410
-        wait_s = None if give_up or gone else self._next_s(len(attempts), answered)
+        wait_s = None if give_up or gone else self._next_s(len(attempts) - delivery.schedule_from, answered)
         state = "delivered" if answered.delivered else "pending" if wait_s is not None else "dead"
         due_ms = now_ms + round(wait_s * 1000) if state == "pending" and wait_s is not None else None
         outcome = "succeeded" if answered.delivered else "failed"
         await patiently(
-            lambda: self._store.settle_delivery(
+            lambda: self._store.outbox.settle(
                 claim, delivery, attempts, state=state, due_ms=due_ms, outcome=outcome, gone=gone
             )
         )

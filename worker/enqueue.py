@@ -10,7 +10,7 @@ from config.settings import Settings
 from jobs import changes
 from jobs.destinations import url_fault
 from jobs.failures import own_failure
-from jobs.job import Job, Spec
+from jobs.job import REJECTED, Job, Spec
 from jobs.request import DEFAULT_WEBHOOK_EVENTS, Order, read_request, valid_id, valid_model
 from jobs.verdict import Code
 from worker.store import Exists, Store
@@ -40,7 +40,7 @@ class Door:
     def __init__(self, store: Store, settings: Settings, models: Models, *, announce: bool) -> None:
         self._store = store
         self._settings = settings
-        self._models = models
+        self.models = models
         self._announce = announce
 
     async def take(self, raw: Any, *, fallback_id: str | None = None) -> Taken:
@@ -79,7 +79,7 @@ class Door:
             id=job_id,
             kind=kind if isinstance(kind, str) and kind in KINDS else "unknown",
             models=(model if isinstance(model, str) and valid_model(model) else "unknown",),
-            fingerprint="rejected",
+            fingerprint=REJECTED,
             created_at_ms=self._store.now_ms(),
             deadline_ms=0,
             max_attempts=1,
@@ -98,8 +98,8 @@ class Door:
 
     def _spec(self, order: Order) -> Spec:
         request = order.request
-        model = request.model or self._models.default_model(request.kind)
-        fallbacks = self._models.alternates(model) if request.fallbacks is None else tuple(request.fallbacks)
+        model = request.model or self.models.default_model(request.kind)
+        fallbacks = self.models.alternates(model) if request.fallbacks is None else tuple(request.fallbacks)
         events = DEFAULT_WEBHOOK_EVENTS if request.webhook_events is None else tuple(request.webhook_events)
         return Spec(
             id=request.id or f"job_{secrets.token_hex(12)}",

@@ -7,12 +7,14 @@ accepted) or ``Unknown`` (it may have been, and be paid).
 
 import re
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from jobs.counters import Counter, count, observe
 from jobs.failures import classify
 from jobs.verdict import NOT_SENT as UNSENT
 from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
@@ -72,8 +74,10 @@ class Gateway:
         await self._submissions.aclose()
         await self._looks.aclose()
 
-    async def submit(self, kind: str, body: bytes, *, idempotency_key: str) -> Accepted | Refused | Unknown:
-        """Submit one generation. It costs money when accepted; nothing is retried here."""
+    async def submit(
+        self, kind: str, body: bytes, *, idempotency_key: str, tally: list[Counter]
+    ) -> Accepted | Refused | Unknown:
+        """Submit one generation. It costs money when accepted; nothing is retried here. ``tally`` gets its counters."""
         request = httpx.Request(
             "POST",
             f"{self._base_url}/v1/{kind}/generate",
@@ -81,7 +85,7 @@ class Gateway:
             content=body,
             extensions={"timeout": _timeouts(self._submit_timeout_s)},
         )
-        match await _exchange(self._submissions, request):
+        match await _counted("submit", tally, self._submissions, request):
             case (status, headers, answer, broken):
                 read = read_submission(status, answer, retry_after_s=retry_after_s(headers))
                 if isinstance(read, TaskAccepted):
@@ -98,15 +102,15 @@ class Gateway:
             return Signal(stage, message=words, transport=transport, enveloped=False)
         return Signal(stage, transport=transport, enveloped=False)
 
-    async def look(self, kind: str, task_id: str, *, text_output: bool) -> Look:
-        """Look a task up. Safe to repeat."""
+    async def look(self, kind: str, task_id: str, *, text_output: bool, tally: list[Counter]) -> Look:
+        """Look a task up. Safe to repeat. ``tally`` gets its counters."""
         request = httpx.Request(
             "GET",
             f"{self._base_url}/v1/{kind}/status/{quote(task_id, safe='')}",
             headers=self._headers,
             extensions={"timeout": _timeouts(LOOK_TIMEOUT_S)},
         )
-        match await _exchange(self._looks, request):
+        match await _counted("look", tally, self._looks, request):
             case (status, headers, answer, None):
                 return read_look(status, answer, text_output=text_output, retry_after_s=retry_after_s(headers))
             case (_, _, _, Transport() as broken):
@@ -118,6 +122,26 @@ class Gateway:
 _KEY = re.compile(rb"sk-ony-[0-9A-Za-z]+")  # doc: 48 hex digits
 
 Exchange = tuple[int, httpx.Headers, bytes, Transport | None]
+
+
+async def _counted(
+    operation: str, tally: list[Counter], transport: HttpTransport, request: httpx.Request
+) -> Exchange | Transport:
+    """Send a request and count it: by its status, or by what broke it, and by how long it took."""
+    started_s = time.monotonic()
+    exchange = await _exchange(transport, request)
+    match exchange:
+        case (status, _, _, None):
+            outcome = str(status)
+        case (_, _, _, Transport() as broken):
+            outcome = str(broken)
+        case broken:
+            outcome = str(broken)
+    tally += (
+        count("gateway_requests_total", operation, outcome),
+        *observe("gateway_request_seconds", operation, ms=round((time.monotonic() - started_s) * 1000)),
+    )
+    return exchange
 
 
 async def _exchange(transport: HttpTransport, request: httpx.Request) -> Exchange | Transport:

@@ -1,10 +1,15 @@
-"""Owns the arq side: an arq worker on the contract's queue, for whoever enqueues ``generate`` with plain arq.
+"""Owns the arq side: an arq worker on the contract's queue, for whoever enqueues with plain arq.
+
+The functions are ``generate(request)``, and of a job that is there ``cancel(job_id)`` and ``retry(job_id)``: wishes.
+Each takes a keyword ``reply_to`` besides, 32 hex digits of the caller's: it is answered on a list of that name, for a
+minute (``worker.client`` does so).
 
 arq is a door only. Its queue is emptied in batches: entries are locked, read, made into records of ours, and deleted,
 in four round trips a batch. Nothing of ours runs as an arq job, so that none of arq's limits on jobs applies (tries,
 time-outs, results), and no entry can stop the worker: a body that is no JSON (pickle is never read), an unknown
 function or wrong arguments become a failed job by name, or are counted. Taking a request is idempotent by its id: an
-entry whose worker died midway is taken again when its lock has run out.
+entry whose worker died midway is taken again when its lock has run out. A wish is carried out when all that was
+enqueued before it has been taken, by whichever worker: it may be about a request among that.
 
 Read in arq 0.28: ``Worker._poll_iteration`` finds due entries and gives their ids to ``start_jobs``, which is
 overridden here; the keys of an entry are the three prefixes of ``arq.constants``.
@@ -13,6 +18,7 @@ overridden here; the keys of an entry are the three prefixes of ``arq.constants`
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +30,19 @@ from redis.exceptions import RedisError
 
 from config.log import log
 from config.settings import Settings
-from jobs.request import InvalidRequest
+from jobs.job import UnreadableRecord, to_form
+from jobs.request import Fault, InvalidRequest, RequestTooLarge, valid_id
+from worker import actions
+from worker.actions import NoSuchJob, NotPossible
 from worker.ending import end
-from worker.enqueue import Conflict, Door
+from worker.enqueue import Conflict, Door, Taken
 from worker.link import AWAY_ERRORS, STORE_ERRORS, RedisAway, hear
+from worker.record import view
 from worker.store import Store
 
 FUNCTION = "generate"
+WISHES = {"cancel": actions.cancel, "retry": actions.retry}
+REPLY_TO = re.compile(r"[0-9a-f]{32}")
 BATCH = 100
 BATCH_BYTES = 32 * 1024 * 1024  # bodies held in memory at a time, unless one alone is larger
 LOCK_MS = 6_000  # an entry of a worker that died is taken again after this
@@ -41,17 +53,26 @@ RESTART_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A queued call of ``generate``."""
+    """A queued call: of ``generate`` with a request, or of a wish with a job's id; ``reply_to`` is who asks."""
 
-    request: Any
+    function: str
+    argument: Any
+    reply_to: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An entry that cannot be taken: a word to count it by, and what to tell its caller."""
+    """An entry that cannot be taken: a word to count it by, and what to tell its caller.
+
+    ``code`` is the word in an answer, where it is another. ``recorded``: a failed job tells of it, unless its caller
+    waits for an answer.
+    """
 
     reason: str
     words: str
+    code: str | None = None
+    faults: tuple[Fault, ...] = ()
+    recorded: bool = True
 
 
 def read_call(body: bytes) -> Call | Rejection:
@@ -63,11 +84,21 @@ def read_call(body: bytes) -> Call | Rejection:
         return Rejection("not_json", f"request: the queued body is {what}; enqueue with a JSON job_serializer")
     if not isinstance(call, dict) or not isinstance(call.get("a"), list) or not isinstance(call.get("k"), dict):
         return Rejection("not_arq", "request: the queued body is no arq call")
-    if call.get("f") != FUNCTION:
-        return Rejection("unknown_function", f"request: the only function is {FUNCTION!r}")
-    if call["k"] or len(call["a"]) != 1:
-        return Rejection("wrong_arguments", f"request: {FUNCTION} takes one argument, the request")
-    return Call(call["a"][0])
+    function, given, named = call.get("f"), call["a"], call["k"]
+    if not isinstance(function, str) or function not in {FUNCTION, *WISHES}:
+        known = ", ".join((FUNCTION, *WISHES))
+        return Rejection("unknown_function", f"request: the function is none of {known}")
+    reply_to = named.get("reply_to")
+    if len(given) != 1 or named.keys() - {"reply_to"} or not _may_reply(reply_to):
+        words = f"request: {function} takes one argument and, where an answer is wanted, reply_to of 32 hex digits"
+        return Rejection("wrong_arguments", words, recorded=function == FUNCTION)
+    if function in WISHES and not (isinstance(given[0], str) and valid_id(given[0])):
+        return Rejection("wrong_arguments", f"request: {function} takes one argument, a job's id", recorded=False)
+    return Call(function, given[0], reply_to)
+
+
+def _may_reply(reply_to: Any) -> bool:
+    return reply_to is None or (isinstance(reply_to, str) and REPLY_TO.fullmatch(reply_to) is not None)
 
 
 class Intake:
@@ -106,27 +137,50 @@ class Intake:
         """Take one request: the function backends enqueue, as arq itself would run it."""
         await self._door.take(request, fallback_id=ctx["job_id"])
 
-    async def take(self, job_id: str, body: bytes) -> Rejection | None:
-        """Make a record of an entry, a failed one where it is rejected; raise only what Redis's absence raises."""
-        call = read_call(body)
+    async def take(self, name: str, call: Call | Rejection) -> Rejection | None:
+        """Carry out an entry and answer its caller, or leave a failed job where it is rejected and nobody listens.
+
+        ``name`` is the entry's id. Returns what is to be counted; raises only what Redis's absence raises.
+        """
         if isinstance(call, Rejection):
-            return await self._refuse(None, call, job_id)
+            return await self._refuse(None, call, name)
+        outcome = await self._outcome(name, call)
+        heard = call.reply_to is not None and await self._store.reply(call.reply_to, _answer(outcome))
+        if isinstance(outcome, Taken) or (heard and call.function in WISHES):
+            return None
+        return outcome if heard else await self._refuse(call.argument, outcome, name)
+
+    async def _outcome(self, name: str, call: Call) -> Taken | Rejection:
         try:
-            await self._door.take(call.request, fallback_id=job_id)
-        except Conflict:
-            return Rejection("conflict", "the id is taken by a different request")
+            if wish := WISHES.get(call.function):
+                return Taken(await wish(self._store, call.argument), created=False)
+            return await self._door.take(call.argument, fallback_id=name)
+        except Conflict as error:
+            return Rejection("conflict", str(error), recorded=False)
         except InvalidRequest as error:
-            return await self._refuse(call.request, Rejection("invalid_request", str(error)), job_id)
+            code = "payload_too_large" if isinstance(error, RequestTooLarge) else None
+            return Rejection("invalid_request", str(error), code, error.faults)
+        except NoSuchJob as error:
+            return Rejection("not_found", str(error), recorded=False)
+        except NotPossible as error:
+            return Rejection("wrong_status", str(error), recorded=False)
+        except UnreadableRecord as error:
+            return Rejection("unreadable_record", str(error), "internal_error", recorded=False)
         except STORE_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: no entry may stop the others
-            log.exception("duty.crashed", job=job_id)
+            log.exception("duty.crashed", job=name)
             words = f"request: could not be taken ({type(error).__name__})"
-            return await self._refuse(None, Rejection("crashed", words), job_id)
-        return None
+            return Rejection("crashed", words, "internal_error", recorded=call.function == FUNCTION)
 
-    async def _refuse(self, request: Any, rejection: Rejection, job_id: str) -> Rejection:
-        await self._door.refuse(request, rejection.words, fallback_id=job_id)
+    async def _refuse(self, request: Any, rejection: Rejection, name: str) -> Rejection:
+        if rejection.recorded:
+            try:
+                await self._door.refuse(request, rejection.words, fallback_id=name)
+            except STORE_ERRORS:
+                raise
+            except Exception:  # noqa: BLE001 - likewise: its id may be that of a record this version cannot read
+                log.exception("duty.crashed", job=name)
         return rejection
 
     async def count(self, job_id: str, rejection: Rejection) -> None:
@@ -170,14 +224,31 @@ class _ArqWorker(Worker):
             await end([listening])
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Take due entries: lock, read, make records, delete."""
+        """Take due entries: lock, read, carry out, delete; requests together, wishes after them and one by one."""
         for ids in await self._lock(job_ids):
             bodies = await self.pool.mget([job_key_prefix.encode() + job_id for job_id in ids])
-            rejections = await asyncio.gather(*map(self._take, ids, bodies))
-            await self._delete(ids)
-            for job_id, rejection in zip(ids, rejections, strict=True):
-                if rejection is not None:
-                    await self._intake.count(ascii(job_id)[2:-1], rejection)
+            calls = dict(zip(ids, map(_read, ids, bodies), strict=True))
+            wishes = [job_id for job_id in ids if _is_wish(calls[job_id])]
+            await self._take({job_id: calls[job_id] for job_id in ids if job_id not in wishes})
+            for job_id in wishes:
+                if await self._is_next(job_id):
+                    await self._take({job_id: calls[job_id]})
+                else:
+                    await self._unlock([job_id])
+
+    async def _is_next(self, job_id: bytes) -> bool:
+        """Tell whether all that was enqueued before an entry has been taken: the rest is with other workers."""
+        score = await self.pool.zscore(self.queue_name, job_id)
+        return score is None or not await self.pool.zcount(self.queue_name, "-inf", f"({score!r}")
+
+    async def _take(self, calls: dict[bytes, Call | Rejection]) -> None:
+        if not calls:
+            return
+        rejections = await asyncio.gather(*(self._intake.take(_name(job_id), call) for job_id, call in calls.items()))
+        await self._delete(list(calls))
+        for job_id, rejection in zip(calls, rejections, strict=True):
+            if rejection is not None:
+                await self._intake.count(ascii(job_id)[2:-1], rejection)
 
     async def _lock(self, job_ids: Sequence[bytes]) -> list[list[bytes]]:
         """Lock entries, and part those we got into lots of a bounded size."""
@@ -204,15 +275,6 @@ class _ArqWorker(Worker):
             lots[-1].append(job_id)
             room -= size_bytes
         return lots
-
-    async def _take(self, job_id: bytes, body: bytes | None) -> Rejection | None:
-        if body is None:
-            return Rejection("no_body", "the entry has no body: it expired, or no arq client made it")
-        try:
-            name = job_id.decode()
-        except UnicodeDecodeError:
-            return Rejection("foreign_entry", "the entry's id is not UTF-8: no arq client made it")
-        return await self._intake.take(name, body)
 
     async def _delete(self, ids: Sequence[bytes]) -> None:
         prefixes = (job_key_prefix, in_progress_key_prefix, retry_key_prefix)
@@ -242,6 +304,35 @@ class _ArqWorker(Worker):
         async with self.pool.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(f"__keyspace@{db}__:{self.queue_name}")
             await hear(pubsub, called.set)
+
+
+def _read(job_id: bytes, body: bytes | None) -> Call | Rejection:
+    if body is None:
+        words = "the entry has no body: it expired, or no arq client made it"
+        return Rejection("no_body", words, recorded=False)
+    try:
+        job_id.decode()
+    except UnicodeDecodeError:
+        words = "the entry's id is not UTF-8: no arq client made it"
+        return Rejection("foreign_entry", words, recorded=False)
+    return read_call(body)
+
+
+def _name(job_id: bytes) -> str:
+    return job_id.decode("utf-8", "backslashreplace")
+
+
+def _is_wish(call: Call | Rejection) -> bool:
+    return isinstance(call, Call) and call.function in WISHES
+
+
+def _answer(outcome: Taken | Rejection) -> bytes:
+    """Write the answer to a call, JSON: the job's view, or the problem with the fields at fault."""
+    if isinstance(outcome, Taken):
+        return json.dumps({"job": view(to_form(outcome.job)), "created": outcome.created}).encode()
+    errors = [{"field": fault.field, "message": fault.message} for fault in outcome.faults]
+    problem = {"code": outcome.code or outcome.reason, "message": outcome.words, "errors": errors}
+    return json.dumps({"problem": problem}).encode()
 
 
 def _tell_why(running: "asyncio.Task[None]") -> None:

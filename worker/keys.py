@@ -1,4 +1,4 @@
-"""Owns the names of our keys in Redis, and says what each holds and how long it lives.
+r"""Owns the names of our keys in Redis, and says what each holds and how long it lives.
 
 ``{p}`` is KEY_PREFIX. Jobs' and deliveries' keys live until the job is pruned, RETENTION_S after its end; all others
 live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq's.
@@ -9,26 +9,28 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:input:ID | string | the input as canonical JSON, written once |
 | {p}:timeline:ID | list | what happened to the job, a JSON line each, the newest 200 |
 | {p}:deliveries-of:ID | list | ids of the job's deliveries |
-| {p}:delivery:ID | hash | a delivery: event, URL, state, attempts |
-| {p}:index:STATUS:KIND | sorted set | job ids by sequence |
+| {p}:delivery:ID | hash | a delivery: event, URL, state, attempts, since which of them its schedule counts |
+| {p}:index:STATUS:KIND, {p}:index:STATUS:KIND:MODEL | sorted set | job ids by sequence |
 | {p}:ended | sorted set | ended jobs by the time of their end |
 | {p}:deliveries:STATE | sorted set | delivery ids by sequence |
 | {p}:wheel:NAME, {p}:leases:NAME | sorted set, hash | what is due when; who holds it |
 | {p}:events | stream | one snapshot an event; trimmed to RETENTION_S, never past a pending delivery |
 | {p}:counters | hash | metric counters, ``name|label|...`` |
-| {p}:gate | hash | pauses, hold and budget of the fleet's submissions |
+| {p}:gate | hash | pauses, hold and budget of the fleet's submissions; the last event that was trimmed |
 | {p}:cooldowns | hash | model -> time at which its limit resets |
+| {p}:health | hash | MODEL\|failures in a row, MODEL\|ok_at_ms, MODEL\|failed_at_ms |
+| {p}:workers | hash | worker's id -> what it is and when it was last alive |
 | {p}:sequence | string | the one growing number every index is scored by |
 | {p}:secret | string | the webhook secret that was made once |
+| {p}:reply:TOKEN | list | the answer to a call of the Python client, for a minute; its mark that it has gone |
 | {p}:wake | channel | announces work that another process made due |
+| {p}:changed:ID | channel | announces a change of a job |
+
+Imports the standard library only: the Python client finds its jobs by these names.
 """
 
 from dataclasses import dataclass
 
-from config.models import KINDS
-from jobs.states import Status
-
-SUBMIT_WHEELS = tuple(f"submit:{kind}" for kind in KINDS)
 TRACK_WHEEL = "track"
 DELIVER_WHEEL = "deliver"
 
@@ -54,8 +56,8 @@ class Keys:
     def delivery(self, delivery_id: str) -> str:  # noqa: D102
         return f"{self.prefix}:delivery:{delivery_id}"
 
-    def index(self, status: Status, kind: str) -> str:  # noqa: D102
-        return f"{self.prefix}:index:{status}:{kind}"
+    def index(self, status: str, kind: str, model: str | None = None) -> str:  # noqa: D102
+        return f"{self.prefix}:index:{status}:{kind}" + (f":{model}" if model is not None else "")
 
     def deliveries(self, state: str) -> str:  # noqa: D102
         return f"{self.prefix}:deliveries:{state}"
@@ -66,9 +68,20 @@ class Keys:
     def leases(self, name: str) -> str:  # noqa: D102
         return f"{self.prefix}:leases:{name}"
 
+    def reply(self, token: str) -> str:  # noqa: D102
+        return f"{self.prefix}:reply:{token}"
+
+    def changed(self, job_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:changed:{job_id}"
+
     def one(self, name: str) -> str:
-        """Name a key there is only one of: events, counters, gate, cooldowns, sequence, ended, secret, wake."""
+        """Name a key there is only one of: events, counters, gate, cooldowns, health, workers, ended..."""
         return f"{self.prefix}:{name}"
+
+
+def submit_wheel(kind: str) -> str:
+    """Name the wheel of a kind's submissions."""
+    return f"submit:{kind}"
 
 
 def track_member(attempt: int, job_id: str) -> str:

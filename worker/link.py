@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, NoReturn, TypeVar
 
 import redis.asyncio as aioredis
+from redis.asyncio.client import PubSub
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -84,12 +86,26 @@ class Link:
         """Run a plain command."""
         return await self._send(args, None)
 
+    async def together(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Run plain commands in one go, each by itself; raise the first error of any."""
+        return list(await asyncio.gather(*(self._send(tuple(command), None) for command in commands)))
+
     async def listen(self, channel: str, called: Callable[[], None]) -> NoReturn:
         """Call back on every message of a channel; raise ``RedisAway`` when the connection is lost."""
         try:
             async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(channel)
                 await hear(pubsub, called)
+        except (RedisError, OSError) as error:
+            raise _meaning(error) from error
+
+    @asynccontextmanager
+    async def subscription(self, *channels: str) -> AsyncIterator["Subscription"]:
+        """Subscribe to channels, and to more later; raise ``RedisAway`` when the connection is lost."""
+        try:
+            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(*channels)
+                yield Subscription(pubsub)
         except (RedisError, OSError) as error:
             raise _meaning(error) from error
 
@@ -168,6 +184,28 @@ class Link:
             return list(await pipe.execute(raise_on_error=False))
 
 
+class Subscription:
+    """Channels that are listened to; going through it gives the channel of each message."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+
+    async def add(self, *channels: str) -> None:
+        """Listen to more channels."""
+        if channels:
+            await self._pubsub.subscribe(*channels)
+
+    async def drop(self, channel: str) -> None:
+        """Listen to a channel no longer."""
+        await self._pubsub.unsubscribe(channel)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while True:
+            message = await self._pubsub.get_message(timeout=SILENCE_S)
+            if message is not None:
+                yield message["channel"].decode()
+
+
 def _meaning(error: Exception) -> Exception:
     said = str(error)
     if isinstance(error, AuthenticationError) or _CREDENTIALS.search(said):
@@ -184,6 +222,13 @@ _UNABLE = re.compile(
     r"|command not allowed when used memory|write against a read only replica|not enough good replicas",
     re.IGNORECASE,
 )
+
+
+def pairs(flat: Any) -> dict[bytes, bytes]:
+    """Read a hash as Redis gives it: a flat list, or what redis-py has made of it."""
+    if isinstance(flat, dict):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:

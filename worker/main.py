@@ -6,17 +6,19 @@ each; commands open just the store.
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from config.log import configure_logging, hide, log
-from config.models import Models, load_models
+from config.models import KINDS, Models, load_models
 from config.settings import Settings, SettingsError
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
@@ -24,10 +26,11 @@ from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
 from worker.ending import end
 from worker.enqueue import Door
+from worker.fleet import BEAT_S
 from worker.gateway import Gateway
 from worker.intake import Intake
-from worker.keys import DELIVER_WHEEL, SUBMIT_WHEELS, TRACK_WHEEL
-from worker.link import Link, RedisAway, RedisRefused
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, submit_wheel
+from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
 from worker.signing import make_secret
 from worker.store import Store
 from worker.submit import Submit
@@ -36,6 +39,7 @@ from worker.upkeep import PRUNE_EVERY_S, Prune, every
 from worker.wheel import Wheel
 
 START_TIMEOUT_S = 5.0
+CLOCK_EVERY_S = 30.0  # a web process asks Redis for the time; a worker learns it with each claim
 KEY_FORM = re.compile(r"sk-ony-[0-9a-fA-F]{48}")  # doc; another form is used as it is, with a warning
 
 Start = Literal["always", "if_data"]
@@ -103,7 +107,7 @@ async def open_store(url: str, settings: Settings, models: Models) -> AsyncItera
 
 async def webhook_secrets(store: Store, settings: Settings) -> tuple[str, ...]:
     """Give the secrets webhooks are signed with: those set, else the deployment's own, made once."""
-    secrets = settings.webhook_secret or (await store.webhook_secret(make_secret()),)
+    secrets = settings.webhook_secret or (await store.outbox.secret(make_secret()),)
     hide(secrets)
     return secrets
 
@@ -143,7 +147,7 @@ class WorkerProcess:
         parts = Parts(
             submit=Wheel(
                 store,
-                SUBMIT_WHEELS,
+                [submit_wheel(kind) for kind in KINDS],
                 Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 gated=True,
@@ -174,6 +178,7 @@ class WorkerProcess:
         aside = [
             asyncio.create_task(self._listen(parts.submit)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
+            asyncio.create_task(every(BEAT_S, self._beat(wheels), self._store.now_ms)),
         ]
         self.ready.set()
         await _first_of(stop, running)
@@ -183,6 +188,26 @@ class WorkerProcess:
         parts.submit.stop(grace_s=self._settings.shutdown_grace_s)
         await end(aside)
         await asyncio.gather(*running)
+        with contextlib.suppress(*STORE_ERRORS):
+            await self._store.fleet.leave(self._store.holder)
+
+    def _beat(self, wheels: Sequence[Wheel]) -> Callable[[int], Awaitable[None]]:
+        """Make the duty of saying that this worker is alive, and what it is at."""
+        started_at_ms = self._store.now_ms()
+
+        async def beat(now_ms: int) -> None:
+            worker = {
+                "id": self._store.holder,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started_at_ms": started_at_ms,
+                "seen_at_ms": now_ms,
+                "in_flight": sum(wheel.in_flight for wheel in wheels),
+                "concurrency": self._settings.concurrency,
+            }
+            await self._store.fleet.beat(worker)
+
+        return beat
 
     async def _listen(self, submit: Wheel) -> None:
         """Wake the submit wheel when another process has made work due; the wheels look by themselves without it."""
@@ -258,9 +283,15 @@ async def serve_web(
     door = Door(store, settings, models, announce=announce)
     server = WebServer(create_app(store=store, door=door, settings=settings), settings.bind_host, settings.port)
     serving = asyncio.create_task(server.run())
+    aside = [
+        asyncio.create_task(store.news.run()),
+        asyncio.create_task(every(CLOCK_EVERY_S, lambda _: store.sync_clock(), store.now_ms)),
+    ]
     port = await server.started()
     address = f"http://{settings.bind_host}:{port}"
     log.info("process.started", process=process, address=address, gateway=settings.onysoft_base_url)
     await _first_of(stop, [serving])
+    store.news.close()
     server.stop()
     await serving
+    await end(aside)

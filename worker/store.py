@@ -20,13 +20,21 @@ from typing import Any, NoReturn
 from config.log import log
 from config.models import Models
 from jobs.changes import Change
-from jobs.job import Job, Look, decode_job, encode_look, encode_spec, encode_state, rfc3339, view
+from jobs.counters import MODEL_LABELS, Counter, labels_of
+from jobs.job import Job, Look, UnreadableRecord, from_form, look_form, to_form
 from jobs.states import ENDED, LIVE, origins
 from worker.claims import LEASE_MS, Claim, Claims, clock_s
-from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, track_member
-from worker.link import Argument, Link
+from worker.fleet import Fleet
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel, track_member
+from worker.link import Argument, Link, pairs
+from worker.listing import Listing
+from worker.news import News
+from worker.outbox import Outbox
+from worker.record import SCHEMA, NotARecord, read_record, rfc3339, view, write_part
 
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
+
+REPLY_MS = 60_000  # how long an answer is kept for the caller to fetch
 
 _ids = random.SystemRandom()
 
@@ -58,32 +66,21 @@ class Stale:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A webhook on its way: to ``url``, with the body of an event; ``attempts`` is its log."""
-
-    id: str
-    event_id: str
-    type: str
-    job_id: str
-    url: str
-    state: str
-    entry: str
-    created_at_ms: int
-    attempts: tuple[Mapping[str, Any], ...]
-
-
 class Store:
-    """The only user of our Redis data. ``models`` bounds the labels of counters."""
+    """The only user of our Redis data, with its parts. ``models`` bounds the labels of counters."""
 
     def __init__(self, link: Link, *, prefix: str, models: Models, first_delivery_s: float) -> None:
         self.keys = Keys(prefix)
+        self.outbox = Outbox(link, self.keys)
+        self.fleet = Fleet(link, self.keys)
+        self.listing = Listing(link, self.keys)
+        self.news = News(link, self.keys)
         self._link = link
         self._models = models
         self._first_delivery_ms = round(first_delivery_s * 1000)
         self._clock_offset_ms = 0.0
         self._claims_made = 0
-        self._holder = f"{_ids.getrandbits(48):012x}"
+        self.holder = f"{_ids.getrandbits(48):012x}"  # names this process in its claims
         self.on_due: dict[str, Callable[[int], None]] = {}  # wheel -> what to tell of work due at a time
 
     async def sync_clock(self) -> None:
@@ -129,7 +126,7 @@ class Store:
                 return Applied(int(answer[1]))
             case b"exists":
                 stored = dict(zip(answer[1::2], answer[2::2], strict=True))
-                return Exists(decode_job(job.id, stored), stored[b"fingerprint"].decode())
+                return Exists(_decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
             case _:
                 if claim is not None and answer[1] == b"lease":
                     log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
@@ -137,14 +134,15 @@ class Store:
 
     def _apply_keys(self, change: Change, deliveries: Iterable[str]) -> list[str]:
         keys, job = self.keys, change.after
-        kind = job.spec.kind
+        kind, before = job.spec.kind, change.before or job
         return [
             keys.job(job.id), keys.input(job.id), keys.timeline(job.id),
-            keys.wheel(f"submit:{kind}"), keys.leases(f"submit:{kind}"),
+            keys.wheel(submit_wheel(kind)), keys.leases(submit_wheel(kind)),
             keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL), keys.wheel(DELIVER_WHEEL),
-            keys.index(change.before.status if change.before else job.status, kind), keys.index(job.status, kind),
+            keys.index(before.status, kind), keys.index(job.status, kind),
             keys.one("counters"), keys.one("events"), keys.deliveries("pending"), keys.one("sequence"),
             keys.one("ended"), keys.one("gate"), keys.one("cooldowns"), keys.deliveries_of(job.id),
+            keys.index(before.status, kind, before.model), keys.index(job.status, kind, job.model), keys.one("health"),
             *(keys.delivery(delivery) for delivery in deliveries),
         ]  # fmt: skip
 
@@ -156,8 +154,10 @@ class Store:
         input_json: bytes,
         announce: bool,  # noqa: FBT001 - internal
     ) -> list[Argument]:
-        job, before, fleet = change.after, change.before, change.fleet
+        job, before, lesson = change.after, change.before, change.lesson
         record = self._record_fields(change)
+        counters = [self._counter(counter) for counter in (*change.counted, *(claim.counters if claim else ()))]
+        model, is_well = change.model_health or ("", False)
         looks = [
             (track_member(attempt, job.id), "" if at_ms is None else at_ms) for attempt, at_ms in change.looks.items()
         ]
@@ -176,22 +176,23 @@ class Store:
             len(record), *(part for pair in record for part in pair),
             len(dropped), *dropped,
             len(looks), *(part for look in looks for part in look),
-            len(change.counters), *(self._counter(counter) for counter in change.counters),
+            len(counters), *(part for counter in counters for part in counter),
             len(events), *(part for event in events for part in event),
             job.spec.webhook_url or "", job.updated_at_ms + self._first_delivery_ms,
             note, ended, input_json,
-            fleet.pause_until_ms or "", fleet.hold or "", "1" if fleet.release_hold else "0",
-            fleet.cool_model or "", fleet.cool_until_ms,
+            lesson.pause_until_ms or "", lesson.hold or "", "1" if lesson.release_hold else "0",
+            lesson.cool_model or "", lesson.cool_until_ms,
+            model and self._models.label(model), int(is_well), self.keys.changed(job.id),
             self.keys.one("wake") if announce else "",
         ]  # fmt: skip
 
     def _record_fields(self, change: Change) -> list[tuple[str, Argument]]:
-        job, before = change.after, change.before
-        record: list[tuple[str, Argument]] = [("status", job.status), ("state", encode_state(job))]
+        job, before, form = change.after, change.before, to_form(change.after)
+        record: list[tuple[str, Argument]] = [("status", job.status), ("state", write_part(form["state"]))]
         if before is None:
-            record += [("schema", 1), ("fingerprint", job.spec.fingerprint), ("spec", encode_spec(job.spec))]
+            record += [("schema", SCHEMA), ("fingerprint", job.spec.fingerprint), ("spec", write_part(form["spec"]))]
         if job.result is not None and (before is None or before.result is None):
-            record.append(("result", json.dumps(job.result, separators=(",", ":"))))
+            record.append(("result", write_part(job.result)))
         return record
 
     @staticmethod
@@ -215,7 +216,7 @@ class Store:
         wanted = [kind for kind in change.webhooks if kind in ends or kind in job.spec.webhook_events]
         if not wanted:
             return []
-        data = view(job)
+        data = view(to_form(job))
         events = []
         for kind in wanted:
             body = {"type": kind, "timestamp": rfc3339(job.updated_at_ms), "data": data}
@@ -224,16 +225,15 @@ class Store:
             events.append((new_id("evt_"), kind, text.encode("utf-8", "replace"), new_id("dlv_") if deliver else ""))
         return events
 
-    def _counter(self, counter: Sequence[str]) -> str:
+    def _counter(self, counter: Counter) -> tuple[str, int]:
         """Name a counter's field; whatever is no model of the models file counts as ``other``."""
-        name, *labels = counter
-        return "|".join(
-            [name, *(self._models.label(v) if i in _MODEL_LABELS.get(name, ()) else v for i, v in enumerate(labels))]
-        )
+        named = zip(labels_of(counter.name), counter.labels, strict=True)
+        values = (self._models.label(value) if label in MODEL_LABELS else value for label, value in named)
+        return "|".join((counter.name, *values)), counter.by
 
     def _wake(self, change: Change, *, deliveries: bool) -> None:
         if change.submit_at_ms is not None:
-            self._call(f"submit:{change.after.spec.kind}", change.submit_at_ms)
+            self._call(submit_wheel(change.after.spec.kind), change.submit_at_ms)
         if deliveries:
             self._call(DELIVER_WHEEL, change.after.updated_at_ms + self._first_delivery_ms)
         for at_ms in change.looks.values():
@@ -247,7 +247,7 @@ class Store:
     async def get(self, job_id: str) -> Job | None:
         """Read a job; raise ``UnreadableRecord`` where this version cannot."""
         found = await self._link.command("HGETALL", self.keys.job(job_id))
-        return decode_job(job_id, _pairs(found)) if found else None
+        return _decode(job_id, pairs(found)) if found else None
 
     async def input(self, job_id: str) -> bytes:
         """Read a job's input as canonical JSON."""
@@ -257,13 +257,19 @@ class Store:
         """Read what happened to a job, oldest first."""
         return [json.loads(line) for line in await self._link.command("LRANGE", self.keys.timeline(job_id), 0, -1)]
 
-    async def count(self, *counter: str) -> None:
+    async def count(self, name: str, *labels: str) -> None:
         """Raise a counter that goes with no job."""
-        await self._link.command("HINCRBY", self.keys.one("counters"), self._counter(counter), 1)
+        await self._link.command("HINCRBY", self.keys.one("counters"), *self._counter(Counter(name, labels)))
+
+    async def reply(self, token: str, answer: bytes) -> bool:
+        """Answer a caller of the arq door, who has a minute to fetch it; False where it has said that it went."""
+        key = self.keys.reply(token)
+        entries, _ = await self._link.together([("RPUSH", key, answer), ("PEXPIRE", key, REPLY_MS)])
+        return int(entries) == 1
 
     async def counters(self) -> dict[tuple[str, ...], int]:
-        """Read all counters."""
-        found = _pairs(await self._link.command("HGETALL", self.keys.one("counters")))
+        """Read all counters: name and labels, and what each has come to."""
+        found = pairs(await self._link.command("HGETALL", self.keys.one("counters")))
         return {tuple(name.decode().split("|")): int(value) for name, value in found.items()}
 
     # --- wheels
@@ -273,7 +279,7 @@ class Store:
     ) -> Claims:
         """Claim what is due on the wheels, under a fresh token. ``gated`` where pauses, holds and budgets apply."""
         self._claims_made += 1
-        token = f"{self._holder}.{self._claims_made}"
+        token = f"{self.holder}.{self._claims_made}"
         sent_s, interrupted = clock_s(), self._link.interrupted
         keys = [self.keys.one("gate"), self.keys.one("cooldowns")]
         for wheel in wheels:
@@ -296,7 +302,7 @@ class Store:
             int(now),
             int(next_due) if next_due else None,
             held == b"1",
-            {model.decode(): int(until) for model, until in _pairs(cooldowns).items()},
+            {model.decode(): int(until) for model, until in pairs(cooldowns).items()},
         )
 
     async def renew(self, wheel: str, claims: Sequence[Claim]) -> None:
@@ -321,76 +327,16 @@ class Store:
             except ValueError:
                 attempt = 0
             if look is not None:
-                field_name, value = f"look:{attempt}", encode_look(look)
-        keys = [self.keys.wheel(claim.wheel), self.keys.leases(claim.wheel), self.keys.job(job_id)]
+                field_name, value = f"look:{attempt}", write_part(look_form(look))
+        keys = [
+            self.keys.wheel(claim.wheel), self.keys.leases(claim.wheel),
+            self.keys.job(job_id), self.keys.one("counters"),
+        ]  # fmt: skip
         args: list[Argument] = [claim.member, claim.token, "" if due_ms is None else due_ms, field_name, value]
+        args += [part for counter in claim.counters for part in self._counter(counter)]
         return bool(await self._link.script("release", keys, args))
 
-    # --- deliveries
-
-    async def delivery(self, delivery_id: str) -> Delivery | None:
-        """Read a delivery."""
-        found = _pairs(await self._link.command("HGETALL", self.keys.delivery(delivery_id)))
-        return _delivery(found) if found else None
-
-    async def deliveries_of(self, job_id: str) -> list[Delivery]:
-        """Read a job's deliveries, oldest first."""
-        ids = await self._link.command("LRANGE", self.keys.deliveries_of(job_id), 0, -1)
-        found = [await self.delivery(delivery_id.decode()) for delivery_id in ids]
-        return [delivery for delivery in found if delivery is not None]
-
-    async def event_body(self, entry: str) -> bytes | None:
-        """Read the snapshot an event was made with."""
-        found = await self._link.command("XRANGE", self.keys.one("events"), entry, entry)
-        return _pairs(found[0][1]).get(b"body") if found else None
-
-    async def gone_url(self, job_id: str) -> str | None:
-        """Name the URL that wants no more of this job (it answered 410)."""
-        found = await self._link.command("HGET", self.keys.job(job_id), "gone_url")
-        return found.decode() if found else None
-
-    async def settle_delivery(
-        self,
-        claim: Claim,
-        delivery: Delivery,
-        attempts: Sequence[Mapping[str, Any]],
-        *,
-        state: str,
-        due_ms: int | None,
-        outcome: str,
-        gone: bool = False,
-    ) -> bool:
-        """Record an attempt of a delivery and what becomes of it; False where the claim was another's."""
-        keys = self.keys
-        return bool(
-            await self._link.script(
-                "deliver",
-                [
-                    keys.delivery(delivery.id),
-                    keys.wheel(DELIVER_WHEEL),
-                    keys.leases(DELIVER_WHEEL),
-                    keys.job(delivery.job_id),
-                    keys.deliveries(delivery.state),
-                    keys.deliveries(state),
-                    keys.one("counters"),
-                ],
-                [
-                    delivery.id,
-                    claim.token,
-                    state,
-                    "" if due_ms is None else due_ms,
-                    json.dumps(list(attempts), separators=(",", ":")),
-                    delivery.url if gone else "",
-                    f"webhook_attempts_total|{outcome}",
-                ],
-            )
-        )
-
-    async def webhook_secret(self, fresh: str) -> str:
-        """Return the deployment's webhook secret; ``fresh`` becomes it where there is none."""
-        await self._link.command("SET", self.keys.one("secret"), fresh, "NX")
-        found: bytes = await self._link.command("GET", self.keys.one("secret"))
-        return found.decode()
+    # --- announcements
 
     async def listen(self, called: Callable[[], None]) -> NoReturn:
         """Call back whenever another process has made work due; raise ``RedisAway`` when the connection is lost."""
@@ -427,42 +373,21 @@ class Store:
                     keys.leases(TRACK_WHEEL),
                     keys.deliveries("delivered"),
                     keys.deliveries("dead"),
+                    keys.index(job.status, job.spec.kind, job.model),
                     *(keys.delivery(d) for d in ids),
                 ],
                 [job.id, job.rev, highest, *ids],
             )
         )
 
-    async def trim_events(self, before_ms: int) -> None:
-        """Drop events older than a time, but none that a pending delivery still needs."""
-        first = await self._link.command("ZRANGE", self.keys.deliveries("pending"), 0, 0)
-        oldest = await self.delivery(first[0].decode()) if first else None
-        bound = f"{before_ms}-0"
-        if oldest is not None and int(oldest.entry.partition("-")[0]) < before_ms:
-            bound = oldest.entry
-        await self._link.command("XTRIM", self.keys.one("events"), "MINID", bound)
-
-
-_MODEL_LABELS: Mapping[str, tuple[int, ...]] = {
-    "attempts_total": (0,),
-    "failures_total": (0,),
-    "failovers_total": (0, 1),
-}
-
 
 def _present(note: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in note.items() if value is not None}
 
 
-def _pairs(flat: Any) -> dict[bytes, bytes]:
-    if isinstance(flat, dict):
-        return flat
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _delivery(found: Mapping[bytes, bytes]) -> Delivery:
-    text = {name.decode(): value.decode() for name, value in found.items()}
-    return Delivery(
-        text["id"], text["event_id"], text["type"], text["job"], text["url"], text["state"], text["entry"],
-        int(text["created_at_ms"]), tuple(json.loads(text["attempts"])),
-    )  # fmt: skip
+def _decode(job_id: str, stored: Mapping[bytes, bytes]) -> Job:
+    """Read a record; raise ``UnreadableRecord`` for a newer schema or anything that is not a record."""
+    try:
+        return from_form(job_id, read_record(stored))
+    except NotARecord as error:
+        raise UnreadableRecord(job_id, str(error)) from error

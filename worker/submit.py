@@ -7,6 +7,7 @@ submission as of unknown acceptance. A task id that was answered is always store
 
 import json
 import random
+from dataclasses import replace
 
 from config.log import log
 from config.settings import Settings
@@ -52,7 +53,7 @@ class Submit:
         if not claim.held:  # this process or Redis stood still for longer than the lease: another may be at it
             await self._withdraw(job)
             return
-        answer = await self._gateway.submit(job.spec.kind, body, idempotency_key=job.current.key)
+        answer = await self._gateway.submit(job.spec.kind, body, idempotency_key=job.current.key, tally=claim.counters)
         match answer:
             case Accepted():
                 await self._accept(claim, job, answer)
@@ -100,9 +101,9 @@ class Submit:
         # Logged before it is written: should Redis never come back, the task id of a paid task is still known.
         log.info("task.accepted", job=job.id, model=job.model, task=answer.task_id)
         if not isinstance(await patiently(lambda: self._store.apply(change, claim=claim), whatever=True), Applied):
-            await self._keep(job, answer, first_look_ms)
+            await self._keep(claim, job, answer, first_look_ms)
 
-    async def _keep(self, job: Job, answer: Accepted, first_look_ms: int) -> None:
+    async def _keep(self, claim: Claim, job: Job, answer: Accepted, first_look_ms: int) -> None:
         """Store a task id although the job has moved on: canceled meanwhile, or taken over."""
         sent = job.current
         assert sent is not None
@@ -120,6 +121,7 @@ class Submit:
                 rev=self._store.new_rev(),
                 cost=answer.cost,
             )
+            change = replace(change, counters=(*change.counters, *claim.counters))
             if isinstance(await self._insist(change), Applied):
                 log.warning("task.kept", job=job.id, task=answer.task_id)
                 return

@@ -55,7 +55,10 @@ class Track:
             await self._store.release(claim, None)
             return
         answer = await self._gateway.look(
-            job.spec.kind, attempt.task_id, text_output=attempt.model in self._models.text_models
+            job.spec.kind,
+            attempt.task_id,
+            text_output=attempt.model in self._models.text_models,
+            tally=claim.counters,
         )
         if job.current is attempt and job.status is Status.PROCESSING:
             await self._follow(claim, job, attempt, answer)

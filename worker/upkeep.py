@@ -30,7 +30,8 @@ class Prune:
             gone = sum([await self._prune(job_id) for job_id in batch])
             pruned += gone
             kept += len(batch) - gone
-        await self._store.trim_events(before_ms)
+        await self._store.outbox.trim(before_ms)
+        await self._store.fleet.forget_dead(now_ms)
         if pruned:
             log.info("jobs.pruned", count=pruned)
         return pruned

@@ -59,6 +59,11 @@ class Wheel:
         for name in names:
             store.on_due[name] = self.call
 
+    @property
+    def in_flight(self) -> int:
+        """How many claims are being worked on."""
+        return len(self._running)
+
     def call(self, due_ms: int = 0) -> None:
         """Tell the runner of something due at a time: it wakes where it would have slept past it."""
         if due_ms < self._sleeps_until_ms:

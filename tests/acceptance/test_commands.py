@@ -287,11 +287,13 @@ async def test_a_key_that_the_gateway_repeats_goes_nowhere(
 
 
 async def test_a_command_is_quick_to_explain_itself(place: Place) -> None:
-    """``--help`` of the product and of each command ends well and names the options."""
+    """``--help`` of the product and of each command ends well and names the options; ``--version`` is told."""
     started_s = time.monotonic()
-    words = [(), ("submit",), ("sandbox",), ("explain",), ("webhooks",)]
+    words = [(), ("submit",), ("sandbox",), ("retry",), ("webhooks",)]
     for said in await asyncio.gather(*(place.run(*name, "--help") for name in words)):
         assert said.status == 0
         assert "--help" in said.out
         assert said.err == ""
     tell(f"five times --help: {time.monotonic() - started_s:.1f} s")
+    version = await place.run("--version")
+    assert (version.status, version.out.split()[0]) == (0, "onysoft-worker")

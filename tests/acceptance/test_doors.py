@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from arq.connections import ArqRedis
 from harness import Sandbox, eventually
 from product import QUEUE, Api, Place, Receiver, directed, plain_arq
+
+from worker.client import Conflict, WorkerClient
 
 BACKEND = '''\
 """A backend service: the standard library and arq, and nothing of the product."""
@@ -235,6 +238,52 @@ async def test_one_id_by_two_doors_at_once_is_one_job(
         assert sum([1 async for _ in pool.scan_iter("onysoft:job:*")]) == len(ids)
         assert {len((await api.view(job_id))["attempts"]) for job_id in ids} == {1}
         assert worker.events("arq.job_rejected") == []
+    finally:
+        await pool.aclose()
+        await api.http.aclose()
+
+
+async def test_one_id_by_all_four_doors_at_once_is_one_job(
+    place: Place, sandbox: Sandbox, receiver: Receiver, redis_url: str
+) -> None:
+    """The same request ten times at once through every door is one job and one submission; another is a conflict."""
+    web, worker = await place.start("web", REDIS_URL=redis_url), await place.start("work", REDIS_URL=redis_url)
+    await worker.address()
+    pool, api = await plain_arq(redis_url), Api(await web.address())
+
+    async def by_cli(request: dict[str, Any]) -> Any:
+        file = place.folder / f"{request['input']['prompt']}.json"
+        file.write_text(json.dumps(request["input"]))
+        return await place.run("submit", "video", "--id", "same", "--input-file", str(file), REDIS_URL=redis_url)
+
+    request = {"id": "same", "kind": "video", "input": directed("same", duration_s=0.2)}
+    other = {**request, "input": {"prompt": "another"}}
+    try:
+        async with WorkerClient(redis_url) as client:
+            said, *answers = await asyncio.gather(
+                by_cli(request),
+                *(client.submit(request) for _ in range(3)),
+                *(api.http.post("/v1/jobs", json=request) for _ in range(3)),
+                *(pool.enqueue_job("generate", request) for _ in range(3)),
+            )
+            assert (said.status, said.err) == (0, "")
+            assert {job.id for job in answers[:3]} == {answer.json()["id"] for answer in answers[3:6]} == {"same"}
+            await receiver.has_all(["same"], within_s=15)
+            assert len(sandbox.submissions("same")) == sandbox.stats()["submissions"] == 1
+
+            with pytest.raises(Conflict):
+                await client.submit(other)
+        refused = await by_cli(other)
+        assert (refused.status, refused.err.count("\n")) == (1, 1)
+        assert "taken" in refused.err
+        assert (await api.http.post("/v1/jobs", json=other)).status_code == 409
+        await pool.enqueue_job("generate", other)
+        await worker.comes_to(lambda: len(worker.events("arq.job_rejected")) == 2)  # the client's and the last one
+        assert {event["reason"] for event in worker.events("arq.job_rejected")} == {"conflict"}
+        counted = (await api.http.get("/metrics")).text
+        assert 'enqueues_rejected_total{reason="conflict",via="arq"} 2.0' in counted
+        assert (await api.view("same"))["status"] == "completed"
+        assert sandbox.stats()["submissions"] == 1
     finally:
         await pool.aclose()
         await api.http.aclose()

@@ -16,9 +16,10 @@ from standardwebhooks import Webhook
 
 from config.models import load_models
 from config.settings import Settings
-from jobs.job import Job, view
+from jobs.job import Job, to_form
 from worker.enqueue import Door
 from worker.main import WorkerProcess
+from worker.record import view
 from worker.store import Store
 
 API_KEY = "sk-ony-" + "ab" * 24
@@ -116,7 +117,7 @@ class Bench:
             job = await self.store.get(job_id)
             return job if job is not None and job.ended else None
 
-        return view(await eventually(check, within_s=within_s))
+        return view(to_form(await eventually(check, within_s=within_s)))
 
     async def standing(self, job_id: str, status: str) -> dict[str, Any]:
         """Wait until a job has a status; return its view."""
@@ -125,7 +126,7 @@ class Bench:
             job = await self.store.get(job_id)
             return job if job is not None and job.status == status else None
 
-        return view(await eventually(check))
+        return view(to_form(await eventually(check)))
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[WorkerProcess]:

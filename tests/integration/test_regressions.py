@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from harness import API_KEY, Bench, Receiver, Sandbox, directed, eventually
 
-from jobs.job import view
+from jobs.job import to_form
 from jobs.states import Status
 from jobs.verdict import Patience
 from worker import track
+from worker.record import view
 
 LONE = "\ud83d"
 STOP_WITHIN_S = 5.0
@@ -300,4 +301,4 @@ async def test_a_long_retry_after_holds_the_others_for_a_minute_at_most(bench: B
         await bench.raw.hset("onysoft:gate", "pause_until_ms", now_ms)  # the minute is over
         other = await bench.ended(await bench.submit(input=directed()))
     assert other["status"] == "completed"
-    assert view(await bench.job(job_id))["status"] == "waiting"
+    assert view(to_form(await bench.job(job_id)))["status"] == "waiting"

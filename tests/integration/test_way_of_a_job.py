@@ -339,7 +339,7 @@ async def test_a_failing_consumer_gets_the_same_id_again(bench: Bench, receiver:
 
 
 async def _settled(bench: Bench, job_id: str) -> Any:
-    deliveries = await bench.store.deliveries_of(job_id)
+    deliveries = await bench.store.outbox.of_job(job_id)
     return deliveries if deliveries and all(d.state != "pending" for d in deliveries) else None
 
 
@@ -363,7 +363,7 @@ async def test_private_destinations_are_refused(bench: Bench) -> None:
     from jobs.request import InvalidRequest
     from worker.enqueue import Door
 
-    door = Door(bench.store, replace(bench.settings, webhook_allow_private=False), bench.door._models, announce=False)
+    door = Door(bench.store, replace(bench.settings, webhook_allow_private=False), bench.door.models, announce=False)
     with pytest.raises(InvalidRequest, match="webhook_url"):
         await door.take({"kind": "video", "input": {}, "webhook_url": "http://169.254.169.254/latest"})
 

@@ -238,12 +238,20 @@ async def test_other_media_types(api: Api, headers: dict[str, str]) -> None:
 
 async def test_unknown_addresses_and_methods(api: Api) -> None:
     """An address that is not there, a job that is not there, and a method that is not there are problems."""
-    for path in ("/", "/v1/nothing", "/v1/jobs/", "/v1/jobs/none", "/v1/jobs/n%20o", "/v1/jobs/%00", "/v1/jobs/a%2Fb"):
+    for path in (
+        "/v1",
+        "/v1/nothing",
+        "/v1/jobs/",
+        "/v1/jobs/none",
+        "/v1/jobs/n%20o",
+        "/v1/jobs/%00",
+        "/v1/jobs/a%2Fb",
+    ):
         check_problem(await api.client.get(path), 404, "not_found")
     answer = await api.client.delete("/v1/jobs/none")
     check_problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "GET, HEAD"
-    assert (await api.client.put("/v1/jobs")).headers["allow"] == "POST"
+    assert (await api.client.put("/v1/jobs")).headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize("megabytes", [12, 80])
@@ -344,7 +352,7 @@ async def test_bugs_stay_inside(
 async def test_without_a_token(locked: Api, authorization: str | None) -> None:
     """Whoever has no token learns nothing: each address, method and body is answered the same."""
     headers = {"x-request-id": "same"} | ({"authorization": authorization} if authorization else {})
-    paths = ("/", "/v1/jobs", "/v1/jobs/none", "/nothing", "/docs", "/openapi.json", "/healthz/", "/v1/jobs/a%2Fb")
+    paths = ("/v1", "/v1/jobs", "/v1/jobs/none", "/nothing", "/docs", "/openapi.json", "/healthz/", "/v1/jobs/a%2Fb")
     calls = [
         locked.client.request(method, path, headers=headers, content=content)
         for path in paths
@@ -431,7 +439,7 @@ async def test_description(api: Api, locked: Api) -> None:
     """The OpenAPI document describes request, view and every error, and the page for readers is there."""
     document = (await api.client.get("/openapi.json")).json()
     create = document["paths"]["/v1/jobs"]["post"]
-    assert create["responses"].keys() == {"200", "202", "400", "403", "409", "413", "415", "422", "500", "503"}
+    assert create["responses"].keys() == {"200", "202", "400", "401", "403", "409", "413", "415", "422", "500", "503"}
     schemas = document["components"]["schemas"]
     view = (await api.client.post("/v1/jobs", json=JOB)).json()
     assert schemas["JobView"]["properties"].keys() == view.keys()

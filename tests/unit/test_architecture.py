@@ -1,6 +1,7 @@
 """The house: which way imports run, and what only one module may touch."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("config", "jobs", "worker") for path in (ROOT / room).rglob("*.py"))
 MAY_IMPORT = {"config": {"config"}, "jobs": {"config", "jobs"}, "worker": {"config", "jobs", "worker"}}
 ONLY_USERS = {
-    "arq": {"worker/intake.py", "worker/client.py", "worker/demo/doors.py"},
-    "redis": {"worker/link.py", "worker/intake.py", "worker/client.py", "worker/cli.py", "worker/embedded.py"},
+    "arq": {"worker/intake.py", "worker/client/line.py", "worker/demo/doors.py"},
+    "redis": {"worker/link.py", "worker/intake.py", "worker/client/line.py", "worker/embedded.py"},
     "aiohttp": {"worker/transport.py", "worker/deliver.py"},
-    "typer": {"worker/cli.py"},
 }
 IMPURE = {"redis", "httpx", "aiohttp", "arq", "asyncio", "time", "structlog", "os", "subprocess"}
 LEAVES = ("worker.cli", "worker.web", "worker.sandbox", "worker.demo", "worker.client")
@@ -44,6 +44,7 @@ def test_each_library_has_its_only_users(path: Path) -> None:
     if name.startswith("worker/sandbox/"):
         return
     used = {imported.split(".")[0] for imported in imports(path)}
+    assert "typer" not in used or name.startswith("worker/cli/"), f"{name} imports typer"
     for library, users in ONLY_USERS.items():
         assert library not in used or name in users, f"{name} imports {library}"
 
@@ -66,7 +67,7 @@ def test_the_environment_has_one_reader(path: Path) -> None:
 def test_leaves_are_imported_by_nobody(path: Path) -> None:
     """The doors and the sandbox are leaves: only the entry points know them."""
     name = str(path.relative_to(ROOT))
-    if name in {"worker/__main__.py", "worker/cli.py", "worker/main.py"}:
+    if name in {"worker/__main__.py", "worker/main.py"} or name.startswith("worker/cli/"):
         return
     for leaf in LEAVES:
         if not name.startswith(leaf.replace(".", "/")):
@@ -78,3 +79,20 @@ def test_the_sandbox_shares_no_code() -> None:
     for path in (ROOT / "worker" / "sandbox").rglob("*.py"):
         ours = {name for name in imports(path) if name.split(".")[0] in {"config", "jobs", "worker"}}
         assert all(name.startswith("worker.sandbox") for name in ours), path.name
+
+
+def test_the_client_works_beside_any_packages() -> None:
+    """The Python client and all of ours that it imports need the standard library, redis, arq and the worker's folder.
+
+    A backend may have a ``config`` and a ``jobs`` of its own, and these must be the only ones.
+    """
+    may_import = {*sys.stdlib_module_names, "redis", "arq", "worker"}
+    seen, ahead = set(), [ROOT / "worker" / "__init__.py", ROOT / "worker" / "client" / "__init__.py"]
+    while ahead:
+        path = ahead.pop()
+        seen.add(path)
+        names = imports(path)
+        assert {name.split(".")[0] for name in names} <= may_import, path.name
+        ours = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("worker.")}
+        ahead += [found for found in ours - seen if found.exists()]
+    assert {path.name for path in seen} >= {"client.py", "line.py", "keys.py", "record.py"}

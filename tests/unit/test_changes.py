@@ -314,15 +314,15 @@ def test_only_a_definite_answer_about_the_request_releases_a_hold(status: int, r
     failure = classify(Signal(Stage.SUBMIT, status))
     settings = Settings.from_env({"ACCOUNT_ERRORS": policy})
     _, decision, change = settled(begun(job_of()), failure, Outcome.REFUSED, settings)
-    assert change.fleet.release_hold is releases
+    assert change.lesson.release_hold is releases
     held = policy == "hold" and status in {401, 402}
     assert isinstance(decision, Hold) is held
-    assert (change.fleet.hold is not None) is held
+    assert (change.lesson.hold is not None) is held
 
 
 def test_an_unknown_submission_releases_no_hold() -> None:
     """An answer that was lost says nothing of the account."""
-    assert not settled(begun(job_of()), UNKNOWN, Outcome.UNKNOWN)[2].fleet.release_hold
+    assert not settled(begun(job_of()), UNKNOWN, Outcome.UNKNOWN)[2].lesson.release_hold
 
 
 def test_one_attempt_still_tries_the_alternate_after_a_refused_submission() -> None:

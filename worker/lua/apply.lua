@@ -4,7 +4,8 @@
 --       6 track wheel        7 its leases         8 deliver wheel       9 index before     10 index after
 --      11 counters          12 events            13 pending deliveries 14 sequence         15 ended jobs
 --      16 gate              17 cooldowns         18 deliveries of job
---      19... one record for each new delivery, in the order of the events that have one
+--      19 index before with the model   20 index after with the model   21 models' health
+--      22... one record for each new delivery, in the order of the events that have one
 -- ARGV  in the order of the take() calls below; a list is preceded by its length
 -- RETURNS  {'ok', seq}           written
 --          {'again', seq}        this very write (same new rev) had been done before
@@ -31,7 +32,7 @@ local submit = take()               -- 'keep', 'remove' or the due time
 local fields = take_list(2)         -- record fields to set
 local dropped = take_list(1)        -- record fields to delete
 local looks = take_list(2)          -- track wheel: member, due time or ''
-local counters = take_list(1)
+local counters = take_list(2)       -- counter, by how much
 local events = take_list(4)         -- event id, type, body, delivery id or ''
 local delivery_url, delivery_due_ms = take(), take()
 local note = take()
@@ -39,6 +40,8 @@ local ended = take()                -- '1' when the job has ended with this step
 local input = take()                -- a new job's input, '' otherwise
 local pause_until_ms, hold, release_hold = take(), take(), take()
 local cool_model, cool_until_ms = take(), take()
+local health_model, is_well = take(), take()  -- '' for no news of a model
+local changed_channel = take()      -- where to announce the job's change
 local channel = take()              -- where to announce work that is due now, '' for nowhere
 
 -- checks
@@ -67,8 +70,9 @@ for i, kind in ipairs({'ZSCORE', 'HEXISTS', 'ZSCORE', 'HEXISTS', 'ZSCORE', 'ZSCO
 end
 redis.call('XLEN', KEYS[12]); redis.call('ZCARD', KEYS[13]); redis.call('LLEN', KEYS[18])
 redis.call('LLEN', KEYS[3]); redis.call('ZCARD', KEYS[15])
-redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17])
-for i = 19, #KEYS do redis.call('HLEN', KEYS[i]) end
+redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17]); redis.call('HLEN', KEYS[21])
+redis.call('ZCARD', KEYS[19]); redis.call('ZCARD', KEYS[20])
+for i = 22, #KEYS do redis.call('HLEN', KEYS[i]) end
 local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
 local seq = redis.call('HGET', KEYS[1], 'seq') or redis.call('INCR', KEYS[14])
 
@@ -79,8 +83,11 @@ if expected_rev == '' then flat[#flat + 1] = 'seq'; flat[#flat + 1] = seq end
 redis.call('HSET', KEYS[1], unpack(flat))
 for _, name in ipairs(dropped) do redis.call('HDEL', KEYS[1], name[1]) end
 if input ~= '' then redis.call('SET', KEYS[2], input) end
-if KEYS[9] ~= KEYS[10] then redis.call('ZREM', KEYS[9], job_id) end
-redis.call('ZADD', KEYS[10], seq, job_id)
+for before = 9, 19, 10 do
+  local after = before + 1
+  if KEYS[before] ~= KEYS[after] then redis.call('ZREM', KEYS[before], job_id) end
+  if KEYS[before] ~= KEYS[after] or expected_rev == '' then redis.call('ZADD', KEYS[after], seq, job_id) end
+end
 if ended == '1' then redis.call('ZADD', KEYS[15], now_ms, job_id) end
 if ended == '0' then redis.call('ZREM', KEYS[15], job_id) end
 
@@ -95,12 +102,13 @@ end
 
 local delivery = 0
 for _, event in ipairs(events) do
-  local entry = redis.call('XADD', KEYS[12], '*', 'id', event[1], 'type', event[2], 'job', job_id, 'body', event[3])
+  local entry = redis.call('XADD', KEYS[12], '*', 'id', event[1], 'type', event[2], 'job', job_id, 'body', event[3],
+    'seq', redis.call('INCR', KEYS[14]))
   if event[4] ~= '' then
     delivery = delivery + 1
     if delivery_url ~= gone_url then
       local sequence = redis.call('INCR', KEYS[14])
-      redis.call('HSET', KEYS[18 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
+      redis.call('HSET', KEYS[21 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
         'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', sequence)
       redis.call('ZADD', KEYS[8], delivery_due_ms, event[4])
       redis.call('ZADD', KEYS[13], sequence, event[4])
@@ -110,7 +118,7 @@ for _, event in ipairs(events) do
   end
 end
 
-for _, counter in ipairs(counters) do redis.call('HINCRBY', KEYS[11], counter[1], 1) end
+for _, counter in ipairs(counters) do redis.call('HINCRBY', KEYS[11], counter[1], counter[2]) end
 if note ~= '' then redis.call('RPUSH', KEYS[3], note); redis.call('LTRIM', KEYS[3], -200, -1) end
 
 if pause_until_ms ~= '' then
@@ -125,5 +133,14 @@ elseif release_hold == '1' then
   redis.call('HDEL', KEYS[16], 'hold', 'hold_since_ms', 'probe_at_ms', 'probe_gap_ms')
 end
 if cool_model ~= '' then redis.call('HSET', KEYS[17], cool_model, cool_until_ms) end
+if health_model ~= '' then
+  if is_well == '1' then
+    redis.call('HSET', KEYS[21], health_model .. '|in_a_row', 0, health_model .. '|ok_at_ms', now_ms)
+  else
+    redis.call('HINCRBY', KEYS[21], health_model .. '|in_a_row', 1)
+    redis.call('HSET', KEYS[21], health_model .. '|failed_at_ms', now_ms)
+  end
+end
+redis.call('PUBLISH', changed_channel, new_rev)
 if channel ~= '' then redis.call('PUBLISH', channel, 'due') end
 return {'ok', seq}

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 delivery  2 deliver wheel  3 its leases  4 job record  5 index of its state before  6 index after  7 counters
 -- ARGV  1 delivery id  2 token  3 new state  4 due (ms), '' to take it off the wheel  5 attempts (JSON)
---       6 URL that wants no more of this job, or ''  7... counters to raise
+--       6 URL that wants no more of this job, or ''  7... counters to raise: name, by how much
 -- RETURNS  1 written, 0 the claim was another's or the delivery is gone
 -- INVARIANT  the job's count of pending deliveries falls exactly when one leaves 'pending'.
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -25,5 +25,5 @@ if state ~= ARGV[3] then
   if job_exists == 1 and state == 'pending' then redis.call('HINCRBY', KEYS[4], 'pending', -1) end
 end
 if ARGV[6] ~= '' and job_exists == 1 then redis.call('HSET', KEYS[4], 'gone_url', ARGV[6]) end
-for i = 7, #ARGV do redis.call('HINCRBY', KEYS[7], ARGV[i], 1) end
+for i = 7, #ARGV, 2 do redis.call('HINCRBY', KEYS[7], ARGV[i], ARGV[i + 1]) end
 return 1

@@ -1,15 +1,16 @@
 -- Delete one ended job that has been kept for long enough, with all that belongs to it.
 --
 -- KEYS  1 job record  2 input  3 timeline  4 ended jobs  5 index of its status  6 deliveries of job
---       7 track wheel  8 its leases  9 delivered  10 dead  11... the job's deliveries
+--       7 track wheel  8 its leases  9 delivered  10 dead  11 index with its model  12... the job's deliveries
 -- ARGV  1 job id  2 rev  3 how many attempts it has had  4... ids of the job's deliveries
 -- RETURNS  1 deleted, 0 left alone: it has changed meanwhile, or a delivery is pending
 -- INVARIANT  a job with a pending delivery is never deleted; neither is one that was opened again.
 if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[2] then return 0 end
 if tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') > 0 then return 0 end
-for i = 7, 10 do redis.call(i == 8 and 'HLEN' or 'ZCARD', KEYS[i]) end
+for i = 7, 11 do redis.call(i == 8 and 'HLEN' or 'ZCARD', KEYS[i]) end
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('ZREM', KEYS[11], ARGV[1])
 for number = 1, tonumber(ARGV[3]) do
   redis.call('ZREM', KEYS[7], number .. ':' .. ARGV[1])
   redis.call('HDEL', KEYS[8], number .. ':' .. ARGV[1])
@@ -17,7 +18,7 @@ end
 for i = 4, #ARGV do
   redis.call('ZREM', KEYS[9], ARGV[i])
   redis.call('ZREM', KEYS[10], ARGV[i])
-  redis.call('DEL', KEYS[7 + i])
+  redis.call('DEL', KEYS[8 + i])
 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[6])
 return 1

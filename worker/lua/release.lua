@@ -1,13 +1,15 @@
 -- Give a claimed member back, due at a time, and note what was seen meanwhile.
 --
--- KEYS  1 wheel  2 its leases  3 job record
+-- KEYS  1 wheel  2 its leases  3 job record  4 counters
 -- ARGV  1 member  2 token  3 due (ms), '' to take it off the wheel  4 record field to set or ''  5 its value
+--       6... counters to raise: name, by how much
 -- RETURNS  1 released, 0 the claim was another's
 -- INVARIANT  without the lease nothing is written; a record that is gone is not made again.
 local exists = redis.call('HEXISTS', KEYS[3], 'rev')
-redis.call('ZCARD', KEYS[1])
+redis.call('ZCARD', KEYS[1]); redis.call('HLEN', KEYS[4])
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
 if ARGV[4] ~= '' and exists == 1 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5]) end
+for i = 6, #ARGV, 2 do redis.call('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
 return 1

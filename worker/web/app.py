@@ -9,21 +9,35 @@ from starlette.types import ASGIApp
 
 from config.settings import Settings
 from jobs.request import InvalidRequest
+from worker.actions import NoSuchJob, NotPossible
 from worker.enqueue import Conflict, Door
 from worker.link import RedisAway, RedisRefused
 from worker.store import Store
-from worker.web import health, jobs
+from worker.web import aliases, dashboard, docs, enqueueing, fleet, health, jobs, metrics, outbox
+from worker.web.enqueueing import Rejections
 from worker.web.guard import Guard
 from worker.web.openapi import describe
 from worker.web.problems import Refusal, answer_error
 from worker.web.server import WebServer
 from worker.web.services import Services
 
-ROUTERS = (health.router, jobs.router)
+ROUTERS = (
+    health.router,
+    dashboard.router,
+    docs.router,
+    enqueueing.router,
+    jobs.router,
+    fleet.router,
+    outbox.router,
+    metrics.router,
+    aliases.router,
+)
 ERRORS: tuple[type[Exception], ...] = (
     Refusal,
     InvalidRequest,
     Conflict,
+    NoSuchJob,
+    NotPossible,
     RedisAway,
     RedisRefused,
     RequestValidationError,
@@ -43,12 +57,14 @@ def create_api(*, store: Store, door: Door, settings: Settings) -> FastAPI:
     api = FastAPI(
         title="Onysoft worker",
         version="1",
+        docs_url=None,  # its page loads from elsewhere
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,  # a redirect would be made of what the caller says our name is
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.services = Services(store, door, settings)
+    api.state.rejections = Rejections(store)
     for error in ERRORS:
         api.add_exception_handler(error, answer_error)
     for router in ROUTERS:

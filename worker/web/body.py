@@ -15,6 +15,7 @@ from jobs.request import MAX_REQUEST_BYTES
 from worker.web.problems import Kind, Refusal
 
 MAX_BODY_BYTES = MAX_REQUEST_BYTES + 64 * 1024  # the limit is on what is asked; spaces between it are forgiven
+MAX_BATCH = 1000  # requests in one body
 MAX_DROPPED_BYTES = 64 * 1024 * 1024
 MAX_DROPPING_S = 5.0
 

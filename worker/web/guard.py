@@ -1,6 +1,7 @@
 """Owns who gets in, before anything else looks at a request; also its id, and what its logs are bound to.
 
-With tokens, a request without a good one is answered the same whatever it asked for. Without tokens the server listens
+With tokens, a request without a good one, or a browser's session that stands for one, is answered the same whatever it
+asked for; what a session changes must come from our own page. Without tokens the server listens
 on loopback only, where the danger is a web page in a browser of this machine: a page that rebinds its own name to
 127.0.0.1 shows itself by its Host header, one that posts across sites by its Origin or Sec-Fetch-Site header. All of
 it is plain ASGI, so that a request is a single task from the socket to the route.
@@ -11,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -21,9 +23,12 @@ from structlog.contextvars import bound_contextvars
 from config.settings import ApiToken
 from jobs.request import valid_id
 from worker.store import new_id
-from worker.web.problems import Kind, Refusal, internal_error, problem, unavailable
+from worker.web.docs import ASSETS
+from worker.web.problems import Kind, Refusal, internal_error, refused, unavailable
+from worker.web.sessions import SAFE_METHODS, Sessions, by_own_page
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+STATIC = "/static/"
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/", "/sign-in", "/sign-out"}) | ASSETS
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{0,5})?")
 
@@ -73,12 +78,18 @@ def from_elsewhere(headers: Headers) -> bool:
     return False
 
 
+def _is_open(path: str) -> bool:
+    """Tell whether a path is everybody's: health, the sign-in form, and files that are the same for all."""
+    return path in OPEN_PATHS or path.startswith(STATIC)
+
+
 class Guard:
     """The outermost layer: an ASGI app around an ASGI app. ``tokens`` of None is the mode without tokens."""
 
     def __init__(self, app: ASGIApp, tokens: Sequence[ApiToken] | None) -> None:
         self._app = app
         self._tokens = None if tokens is None else Tokens(tokens)
+        self._sessions = Sessions(tokens or ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or answer it. Web sockets there are none: they are dropped."""
@@ -91,20 +102,25 @@ class Guard:
         request_id = given if valid_id(given) else new_id("req_")
         answer, holder = self._app, None
         try:
-            holder = self._admit(scope["path"], headers)
+            holder = self._admit(scope["method"], scope["path"], headers)
         except Refusal as refusal:
-            answer = problem(refusal.kind, str(refusal), headers=refusal.headers)
+            answer = refused(refusal, scope["path"])
         else:
-            if scope["method"] == "HEAD":  # what may be read may be asked about: the server leaves the body out
-                scope = {**scope, "method": "GET"}
+            # What may be read may be asked about: the server leaves the body out.
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "method": method, "holder": holder}
         with bound_contextvars(request_id=request_id, holder=holder):
             await _answered(answer, scope, receive, _Marked(send, request_id))
 
-    def _admit(self, path: str, headers: Headers) -> str | None:
-        """Name the holder of the request's token, if known; raise ``Refusal`` for who does not get in."""
+    def _admit(self, method: str, path: str, headers: Headers) -> str | None:
+        """Name the holder of the request's token or session; raise ``Refusal`` for who does not get in."""
         if self._tokens is not None:
-            holder = self._tokens.holder(headers.getlist("authorization"))
-            if holder is None and path not in OPEN_PATHS:
+            holder, is_open = self._tokens.holder(headers.getlist("authorization")), _is_open(path)
+            if holder is None and (holder := self._sessions.holder(headers, time.time())) is not None:
+                # A browser sends the cookie whoever asks it to: what changes something is asked for by our own page.
+                if not (is_open or method in SAFE_METHODS or by_own_page(headers)):
+                    raise Refusal(Kind.FORBIDDEN_ORIGIN, "a session is for the pages of this server: send a token")
+            elif holder is None and not is_open:
                 raise Refusal(
                     Kind.UNAUTHORIZED,
                     "send one of API_TOKENS in the Authorization header, as a bearer token",
@@ -142,7 +158,7 @@ async def _answered(app: ASGIApp, scope: Scope, receive: Receive, send: _Marked)
         # The server stops and its patience is over: an answer says more than a connection that breaks.
         if not send.begun:
             gone = unavailable("the server is stopping: repeat the request", connection="close")
-            await gone(scope, receive, send)
+            await refused(gone, scope["path"])(scope, receive, send)
     except Exception as error:  # noqa: BLE001 - the boundary of a request
         # Where an answer has begun, the app has logged why, and the server breaks off what is not whole.
         if not send.begun:

@@ -1,61 +1,70 @@
-"""Owns the routes of jobs: take one, show one."""
+"""Owns the routes of jobs that are there: list, show, follow, cancel, retry."""
 
-import asyncio
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from jobs.job import view
-from jobs.request import Fault, InvalidRequest, valid_id
-from worker.store import new_id
-from worker.web.body import decode_json, read_body
-from worker.web.openapi import CREATE_JOB, problems, shown
-from worker.web.problems import Kind, Refusal
-from worker.web.services import EXTRA_PATIENCE_S_PER_MB, PATIENCE_S, answer, redis_answering, services
+from jobs.job import Job, to_form
+from jobs.request import MODEL_PATTERN, valid_id
+from jobs.states import Status
+from worker import actions
+from worker.link import STORE_ERRORS
+from worker.listing import Filter
+from worker.record import view
+from worker.store import Store
+from worker.web.openapi import problems, shown
+from worker.web.problems import Kind, Refusal, encode_json
+from worker.web.services import answer, known_parameters, redis_answering, services
 
-IDEMPOTENCY_KEY = "Idempotency-Key"
+AWAY = "Redis is away: repeat the request"
+GONE = "no such job: it was never made, or is gone RETENTION_S after its end"
+MAX_WAIT_S = 60.0
+HEARTBEAT_S = 15.0  # proxies close what says nothing for long
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post(
+@router.get(
     "",
-    status_code=202,
-    summary="Take a job",
+    summary="List jobs",
     responses={
-        **shown(202, "A new job was made.", "JobView"),
-        **shown(200, "The same request under the same id has made this job before.", "JobView"),
-        **problems(
-            Kind.INVALID_JSON,
-            Kind.CONFLICT,
-            Kind.PAYLOAD_TOO_LARGE,
-            Kind.UNSUPPORTED_MEDIA_TYPE,
-            Kind.INVALID_REQUEST,
-            Kind.UNAVAILABLE,
-        ),
+        **shown(200, "A page of jobs, newest first.", "JobPage"),
+        **problems(Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
     },
-    openapi_extra=CREATE_JOB,
 )
-async def create_job(request: Request) -> Response:
-    """Make a job, or find the one that the same request under the same id has made.
+async def list_jobs(
+    request: Request,
+    status: Annotated[Status | None, Query(description="Only jobs that stand so.")] = None,
+    kind: Annotated[
+        Literal["video", "image", "music", "audio", "voice", "unknown"] | None,
+        Query(description="Only this kind; `unknown` is that of requests that were refused for theirs."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        Query(description="Only jobs whose `model` it is: that answered, is being tried, or is tried next.",
+              pattern=f"^{MODEL_PATTERN}$"),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before.", pattern="^[0-9]{1,15}$")
+    ] = None,
+) -> Response:  # fmt: skip
+    """List jobs in the order they were made, newest first.
 
-    Safe to repeat with an id. On `503` it is not known whether the job was made: repeat it under the `id` of the
-    answer, or your own.
+    A job keeps its place for good: a page never repeats one of an earlier page, whatever happens between the two.
     """
-    body = await read_body(request)
-    raw = decode_json(body)
-    own_id = raw.get("id") if isinstance(raw, dict) else None
-    fallback_id = _idempotency_key(request, own_id) or new_id("job_")
-    async with redis_answering(
-        "it is not known whether the job was made: repeat the request with this 'id', which makes at most one",
-        within_s=PATIENCE_S + EXTRA_PATIENCE_S_PER_MB * (len(body) >> 20),
-        members={"id": fallback_id if own_id is None else own_id},
-    ):
-        taken = await services(request).door.take(raw, fallback_id=fallback_id)
-    place = {"location": f"/v1/jobs/{taken.job.id}"}
-    return answer(view(taken.job), status=202 if taken.created else 200, headers=place)
+    known_parameters(request)
+    wanted = Filter(status, kind, model)
+    async with redis_answering(AWAY):
+        page = await services(request).store.listing.page(
+            wanted, before=None if cursor is None else int(cursor), limit=limit
+        )
+    following = None if page.next_before is None else str(page.next_before)
+    return answer({"jobs": page.jobs, "next_cursor": following})
 
 
 @router.get(
@@ -63,31 +72,126 @@ async def create_job(request: Request) -> Response:
     summary="Show a job",
     responses={
         **shown(200, "The job as it stands, and what happened to it.", "JobDetail"),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+    },
+)
+async def show_job(
+    request: Request,
+    job_id: str,
+    wait_s: Annotated[
+        float, Query(ge=0, le=MAX_WAIT_S, description="Wait so long for the job to end before answering.")
+    ] = 0,
+) -> Response:
+    """Show a job with its timeline, the oldest line first. With `wait_s` it is a long poll for the job's end."""
+    store = services(request).store
+    async with redis_answering(AWAY):
+        job = await _find(store, job_id)
+    if wait_s and not job.ended:
+        job = await _awaited(store, job, until_s=time.monotonic() + wait_s)
+    async with redis_answering(AWAY):
+        timeline = await store.timeline(job_id)
+    return answer({**view(to_form(job)), "timeline": timeline})
+
+
+async def _awaited(store: Store, job: Job, *, until_s: float) -> Job:
+    """Wait for a job's end, the time, or the server's stop; give the job as it stands then."""
+    async with store.news.of(job.id) as changed:
+        while True:
+            async with redis_answering(AWAY):
+                job = await _find(store, job.id)
+            left_s = until_s - time.monotonic()
+            if job.ended or left_s <= 0 or not await store.news.wait(changed, within_s=left_s):
+                return job
+
+
+@router.get(
+    "/{job_id}/stream",
+    summary="Follow a job",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events: `job` with a job view as its data, at once and at every change; the "
+            "stream ends with the job's end.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
         **problems(Kind.NOT_FOUND, Kind.UNAVAILABLE),
     },
 )
-async def show_job(request: Request, job_id: str) -> Response:
-    """Show a job with its timeline, the oldest line first."""
+async def stream_job(request: Request, job_id: str) -> Response:
+    """Follow a job as server-sent events. Reconnecting is safe: every event is the whole job."""
     store = services(request).store
-    job = None
-    if valid_id(job_id):
-        async with redis_answering("Redis is away: repeat the request"):
-            job, timeline = await asyncio.gather(store.get(job_id), store.timeline(job_id))
+    async with redis_answering(AWAY):
+        job = await _find(store, job_id)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(_events(store, job), headers=headers, media_type="text/event-stream")
+
+
+async def _events(store: Store, job: Job) -> AsyncIterator[bytes]:
+    """Tell a job's changes; ends with the job, when it is pruned, or when the server stops."""
+    said, said_at_s = b"", time.monotonic()
+    async with store.news.of(job.id) as changed:
+        while True:
+            text = encode_json(view(to_form(job)))
+            if text != said:
+                yield b"event: job\ndata: " + text + b"\n\n"
+                said, said_at_s = text, time.monotonic()
+            elif time.monotonic() - said_at_s > HEARTBEAT_S:
+                yield b": still here\n\n"
+                said_at_s = time.monotonic()
+            if job.ended or not await store.news.wait(changed, within_s=HEARTBEAT_S):
+                return
+            try:
+                found = await store.get(job.id)
+            except STORE_ERRORS:
+                continue
+            if found is None:
+                return
+            job = found
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job",
+    responses={
+        **shown(200, "The job, canceled.", "JobView"),
+        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.UNAVAILABLE),
+    },
+)
+async def cancel_job(request: Request, job_id: str) -> Response:
+    """Cancel a job. Safe to repeat.
+
+    One that is not submitted yet never will be. The gateway cannot cancel: a task under way goes on and is paid for;
+    it is watched, and a late result is kept at its attempt.
+    """
+    return await _act(request, job_id, actions.cancel)
+
+
+@router.post(
+    "/{job_id}/retry",
+    summary="Try a job again",
+    responses={
+        **shown(200, "The job, open again.", "JobView"),
+        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.UNAVAILABLE),
+    },
+)
+async def retry_job(request: Request, job_id: str) -> Response:
+    """Open a failed or canceled job for a new round of attempts.
+
+    Where a task of its still runs, the job waits for that one instead, which is paid for already.
+    """
+    return await _act(request, job_id, actions.retry)
+
+
+async def _act(request: Request, job_id: str, act: Callable[[Store, str], Awaitable[Job]]) -> Response:
+    store = services(request).store
+    async with redis_answering(AWAY):
+        job = await act(store, job_id) if valid_id(job_id) else await _find(store, job_id)
+    return answer(view(to_form(job)))
+
+
+async def _find(store: Store, job_id: str) -> Job:
+    """Read a job; raise ``Refusal`` where there is none."""
+    job = await store.get(job_id) if valid_id(job_id) else None
     if job is None:
-        raise Refusal(Kind.NOT_FOUND, "no such job: it was never made, or is gone RETENTION_S after its end")
-    return answer({**view(job), "timeline": timeline})
-
-
-def _idempotency_key(request: Request, own_id: Any) -> str | None:
-    """Read the header that may carry the id; raise ``InvalidRequest`` where it is no id or another than the body's."""
-    given = request.headers.getlist(IDEMPOTENCY_KEY)
-    if not given:
-        return None
-    key = ", ".join(given)
-    if len(key) > 1 and key.startswith('"') and key.endswith('"'):  # the IETF's draft has it as a quoted string
-        key = key[1:-1]
-    if not valid_id(key):
-        raise InvalidRequest(Fault(IDEMPOTENCY_KEY, "must be 1-128 characters of A-Za-z0-9._:-"))
-    if isinstance(own_id, str) and own_id != key:
-        raise InvalidRequest(Fault("id", f"must equal the {IDEMPOTENCY_KEY} header, or one of them be left out"))
-    return key
+        raise Refusal(Kind.NOT_FOUND, GONE)
+    return job

@@ -119,3 +119,214 @@ class State(Described):
     """How the process is."""
 
     status: Literal["ok", "ready"]
+
+
+class BatchResult(Described):
+    """What became of one request of a batch: `job` for `202` and `200`, `problem` for the others."""
+
+    status: Literal[202, 200, 409, 413, 422, 500, 503] = Field(description="The status it would have had alone.")
+    job: JobView | None = Field(None, description="Only there where the request was taken.")
+    problem: Problem | None = Field(None, description="Only there where it was not; for `503` with the job's `id`.")
+
+
+class BatchAnswer(Described):
+    """What became of each request of a batch."""
+
+    results: list[BatchResult] = Field(description="As many as there were requests, in their order.")
+
+
+class TaskTakenData(Described):
+    """A task as the gateway gives it out."""
+
+    task_id: str = Field(description="The job's id.")
+    status: Literal["processing"]
+
+
+class TaskTaken(Described):
+    """The gateway's answer to a submission."""
+
+    success: Literal[True]
+    data: TaskTakenData
+
+
+class TaskResult(Described):
+    """What was made."""
+
+    urls: list[str]
+    text: str | None = Field(None, description="Only there for models whose output is text.")
+
+
+class GatewayFault(Described):
+    """What went wrong, in the gateway's words."""
+
+    code: str = Field(description="Made for programs.")
+    message: str
+
+
+class TaskData(Described):
+    """A task as the gateway shows it."""
+
+    task_id: str = Field(description="The job's id.")
+    status: Literal["processing", "completed", "failed"] = Field(description="`failed` for a canceled job as well.")
+    result: TaskResult | None = Field(description="Of a completed task, else null.")
+    error: GatewayFault | None = Field(description="Of a failed task, else null; `code` is the job's failure code.")
+
+
+class TaskShown(Described):
+    """The gateway's answer to a look-up."""
+
+    success: Literal[True]
+    data: TaskData
+
+
+class GatewayError(Described):
+    """An error in the gateway's envelope."""
+
+    success: Literal[False]
+    error: GatewayFault
+
+
+class JobPage(Described):
+    """A page of jobs."""
+
+    jobs: list[JobView]
+    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last one.")
+
+
+class DeliveryAttempt(Described):
+    """One attempt to deliver a webhook."""
+
+    at: str = Field(description=TIME)
+    duration_ms: int
+    status: int | None = Field(description="The HTTP status of the answer, null where there was none.")
+    answer: str = Field(description="The answer's first bytes, or why there was none.")
+
+
+class DeliveryView(Described):
+    """A webhook on its way to one URL."""
+
+    id: str
+    event_id: str = Field(description="The `webhook-id`: the same at every attempt and replay.")
+    type: str
+    job_id: str
+    url: str
+    state: Literal["pending", "delivered", "dead"] = Field(description="`dead`: given up, until it is replayed.")
+    created_at: str = Field(description=TIME)
+    next_attempt_at: Time = Field(description="Of a pending one that has been attempted.")
+    attempts: list[DeliveryAttempt]
+
+
+class Deliveries(Described):
+    """The webhooks of a job."""
+
+    deliveries: list[DeliveryView]
+
+
+class EventView(Described):
+    """Something that happened to a job, as webhooks tell it."""
+
+    id: str = Field(description="The `webhook-id`.")
+    sequence: int = Field(description="Grows from event to event.")
+    type: str
+    timestamp: str = Field(description=TIME)
+    data: JobView = Field(description="The job as it stood then.")
+
+
+class EventPage(Described):
+    """Events in order."""
+
+    events: list[EventView]
+    next_cursor: str = Field(description="Where to go on, now or later; never null.")
+
+
+class QueueView(Described):
+    """How deep a queue is."""
+
+    name: str = Field(description="`arq`, `submit:KIND`, `track` or `deliver`.")
+    kind: str | None
+    depth: int
+    due: int = Field(description="Entries that are due and not taken yet.")
+    oldest_s: float = Field(description="How long the oldest of them has been due.")
+    paused_since: Time
+
+
+class HoldView(Described):
+    """Why no submissions go out."""
+
+    reason: str = Field(description="The failure code.")
+    since: Time
+    next_probe_at: Time
+
+
+class CooldownView(Described):
+    """A model at its limit."""
+
+    model: str
+    until: str = Field(description=TIME)
+
+
+class WorkerView(Described):
+    """A worker process."""
+
+    id: str
+    host: str
+    pid: int
+    started_at: str = Field(description=TIME)
+    seen_at: str = Field(description=TIME)
+    alive: bool
+    in_flight: int
+    concurrency: int
+
+
+class FleetView(Described):
+    """How the fleet stands."""
+
+    at: str = Field(description=TIME)
+    queues: list[QueueView]
+    jobs: dict[str, dict[str, int]] = Field(description="Kind, then status, then how many.")
+    hold: HoldView | None
+    rate_limited_until: Time
+    cooldowns: list[CooldownView]
+    workers: list[WorkerView]
+    webhooks: dict[str, int] = Field(description="Deliveries by state.")
+
+
+class GenerationTimes(Described):
+    """How long a model's generations have taken, in seconds."""
+
+    count: int
+    mean: float
+    p50: float
+    p95: float
+
+
+class ModelView(Described):
+    """A model of the models file, and how it has fared."""
+
+    model: str
+    kinds: list[str]
+    chain: str | None
+    position: int | None
+    alternates: list[str]
+    status: Literal["ok", "failing", "cooling", "unused"]
+    cooldown_until: Time
+    failures_in_a_row: int
+    last_success_at: Time
+    last_failure_at: Time
+    attempts: dict[str, int] = Field(description="By outcome.")
+    failures: dict[str, int] = Field(description="By code.")
+    generation_s: GenerationTimes | None
+
+
+class ModelsView(Described):
+    """The models."""
+
+    models: list[ModelView]
+
+
+class PauseView(Described):
+    """Whether a kind's submissions are stopped."""
+
+    kind: str
+    paused: bool
+    changed: bool = Field(description="False where it stood so already.")

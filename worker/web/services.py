@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from config.log import log
 from config.settings import Settings
+from jobs.request import Fault, InvalidRequest
 from worker.enqueue import Door
 from worker.link import RedisAway, RedisRefused
 from worker.store import Store
@@ -33,6 +34,15 @@ def services(request: Request) -> Services:
     """Give the app's services."""
     found: Services = request.app.state.services
     return found
+
+
+def known_parameters(request: Request) -> None:
+    """Raise ``InvalidRequest`` for a parameter the address does not have: a misspelt filter would filter nothing."""
+    known = sorted(str(field.alias) for field in request.scope["route"].dependant.query_params)
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        words = f"is not a known parameter; known are {', '.join(known)}"
+        raise InvalidRequest(*(Fault(name, words) for name in unknown))
 
 
 @asynccontextmanager

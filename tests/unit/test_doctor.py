@@ -1,0 +1,91 @@
+"""What the doctor makes of what it is told, where no network is needed."""
+
+import pytest
+
+from worker.doctor.findings import SKEW_S, Finding, skew
+from worker.doctor.redis_checks import _memory, _persistence, _queues, _version, _workers
+from worker.fleet import ALIVE_MS, Depth, Overview
+
+NOW_MS = 1_800_000_000_000
+
+
+def worst(*findings: Finding) -> str:
+    """Name the worst level."""
+    return max((finding.level for finding in findings), key=("ok", "warning", "problem").index)
+
+
+MEMORY = [  # maxmemory, used, policy: level
+    (0, 10, "noeviction", "ok"),
+    (0, 10, "allkeys-lru", "warning"),
+    (100, 10, "noeviction", "ok"),
+    (100, 81, "noeviction", "warning"),
+    (100, 10, "allkeys-lru", "problem"),
+    (100, 99, "volatile-ttl", "problem"),
+]
+
+
+@pytest.mark.parametrize(("most", "used", "policy", "level"), MEMORY)
+def test_memory(most: int, used: int, policy: str, level: str) -> None:
+    """Eviction with a limit is a problem, nearly full a warning."""
+    info = {"maxmemory": str(most), "used_memory": str(used), "maxmemory_policy": policy}
+    assert worst(*_memory(info)) == level
+
+
+@pytest.mark.parametrize(
+    ("info", "level"),
+    [
+        ({"redis_version": "6.2.14"}, "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, "ok"),
+        ({"redis_version": "6.0.16"}, "problem"),
+        ({"redis_version": "10.0.0"}, "ok"),
+        ({}, "problem"),
+        ({"redis_version": "7.4.0", "role": "slave"}, "problem"),
+    ],
+)
+def test_version(info: dict[str, str], level: str) -> None:
+    """Redis from 6.2 on and Valkey serve; a replica does not."""
+    assert worst(*_version(info)) == level
+
+
+AOF, NONE = {"aof_enabled": "1"}, {"aof_enabled": "0"}
+
+
+@pytest.mark.parametrize(
+    ("info", "sync", "save", "level", "word"),
+    [
+        (AOF, "everysec", "", "ok", "last second"),
+        (AOF, None, None, "ok", "not told"),
+        (AOF | {"aof_last_write_status": "err"}, "always", "", "problem", "cannot write"),
+        (NONE, "everysec", "3600 1", "warning", "snapshots"),
+        (NONE, "everysec", "", "warning", "every job"),
+        (NONE, None, None, "warning", "not told"),
+    ],
+)
+def test_persistence(info: dict[str, str], sync: str | None, save: str | None, level: str, word: str) -> None:
+    """What a crash would lose is said; what a managed Redis does not tell is not taken for wrong."""
+    (finding,) = _persistence(info, sync, save)
+    assert (finding.level, word in finding.says) == (level, True)
+
+
+def test_the_clock_may_differ_a_little() -> None:
+    """Up to five seconds are fine, either way."""
+    assert skew("clock", SKEW_S, "theirs").level == "ok"
+    assert "behind" in skew("clock", SKEW_S + 1, "theirs").says
+    assert "ahead" in skew("clock", -SKEW_S - 1, "theirs").says
+
+
+def test_the_fleet_is_judged() -> None:
+    """No living worker is a problem; silent ones, holds, pauses, cooldowns and late queues are warnings."""
+    silent = {"id": "w", "host": "h", "pid": 1, "seen_at_ms": NOW_MS - ALIVE_MS - 1}
+    queues = {"submit:video": Depth(3, 2, 700.0)}
+    fleet = Overview(NOW_MS, {}, queues, {"image": 1}, 0, "unauthorized", 1, 2, {"veo3": NOW_MS}, (silent,), {})
+    assert [finding.level for finding in _workers(fleet)] == ["problem", "warning"]
+    assert [finding.name for finding in _queues(fleet)] == ["hold", "pause", "cooldown", "queues"]
+    assert {finding.level for finding in _queues(fleet)} == {"warning"}
+
+
+def test_no_finding_tells_a_secret() -> None:
+    """Whatever a fault quotes, keys and passwords are blotted out."""
+    said = Finding("redis", "problem", "redis://:hunter2@host refuses sk-ony-abcdef").view()["says"]
+    assert "hunter2" not in said
+    assert "abcdef" not in said

@@ -1,0 +1,185 @@
+"""Owns the commands about webhooks: their deliveries, sending them again, and the secret they are signed with."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.entry import AsJson, Limit, Yes, app, confirm, one_of, progress, say, session, with_store
+from worker.exits import WrongUsage
+
+if TYPE_CHECKING:
+    from config.models import Models
+    from config.settings import Settings
+    from worker.cli.bulk import Tally
+    from worker.outbox import Delivery
+    from worker.store import Store
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+webhooks = typer.Typer(help="Webhook deliveries and their secret.", no_args_is_help=True)
+app.add_typer(webhooks, name="webhooks")
+
+
+@webhooks.command("list")
+def list_deliveries(
+    state: Annotated[str | None, typer.Option(help="pending, delivered or dead")] = None,
+    job: Annotated[str | None, typer.Option(metavar="ID", help="Only those of a job.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries, newest first."""
+    from worker.actions import NoSuchJob
+    from worker.cli import tables, terminal
+    from worker.outbox import STATES
+
+    one_of("--state", state, STATES)
+
+    async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
+        if job is None:
+            found = await store.outbox.page(state, limit=limit)
+        else:
+            of_job = reversed(await store.outbox.of_job(job))
+            found = [delivery for delivery in of_job if state in {None, delivery.state}][:limit]
+            if not found and await store.get(job) is None:
+                raise NoSuchJob(job)
+        views = [delivery.view() for delivery in found]
+        if as_json:
+            terminal.print_json({"deliveries": views})
+            return
+        screen = terminal.console()
+        if views:
+            terminal.show(tables.deliveries_table(views, store.now_ms(), columns=screen.width), on=screen)
+        else:
+            typer.echo("no webhook is so", err=True)
+
+    with_store(do)
+
+
+@webhooks.command("show")
+def show_delivery(delivery_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Show a delivery with each of its attempts."""
+    from worker.cli import job_sheet
+
+    async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
+        delivery = await _delivery(store, delivery_id)
+        job_sheet.print_delivery(delivery, now_ms=store.now_ms(), as_json=as_json)
+
+    with_store(do)
+
+
+@webhooks.command("replay")
+def replay(
+    delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
+    since: Annotated[
+        str | None, typer.Option(metavar="T", help="All made since: a time (RFC 3339), or as long ago as 30m, 2h, 1d.")
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> int:
+    """Send webhooks again, under the same webhook-id: one, all dead ones, or all made since a time."""
+    if sum((delivery_id is not None, dead, since is not None)) != 1:
+        raise WrongUsage("webhooks replay: give one of ID, --dead, --since T")
+    if delivery_id is not None:
+        return _replay_one(delivery_id, as_json=as_json)
+    reach = _read_since(since) if since is not None else None
+    return _replay_all("dead" if dead else None, reach, yes=yes, as_json=as_json)
+
+
+def _read_since(text: str) -> tuple[str, int]:
+    """Read a time: how long ago ("ago", ms), or when ("at", ms)."""
+    if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return "ago", int(match[1]) * UNITS_S[match[2]] * 1000
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise WrongUsage(
+            f"--since: {text!r} is neither a time such as 2026-11-22T16:00:00Z nor as long ago as 30m, 2h or 1d"
+        ) from None
+    return "at", round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+async def _delivery(store: "Store", delivery_id: str) -> "Delivery":
+    from worker.actions import NotPossible
+
+    found = await store.outbox.delivery(delivery_id)
+    if found is None:
+        raise NotPossible(f"there is no delivery {delivery_id}: it was never made, or is gone with its job")
+    return found
+
+
+def _replay_one(delivery_id: str, *, as_json: bool) -> int:
+    from worker.cli.terminal import print_json
+
+    async def do(store: "Store", _settings: "Settings", _models: "Models") -> "Delivery":
+        await _again(store, await _delivery(store, delivery_id))
+        return await _delivery(store, delivery_id)
+
+    delivery = with_store(do)
+    if as_json:
+        print_json(delivery.view())
+    else:
+        say(f"{delivery.id} {delivery.state}: {delivery.type} of {delivery.job_id} goes out again")
+    return 0
+
+
+async def _again(store: "Store", delivery: "Delivery") -> None:
+    from worker.actions import NotPossible
+
+    if not await store.outbox.replay(delivery):
+        raise NotPossible(f"{delivery.id} is gone with its job {delivery.job_id}")
+
+
+def _replay_all(state: str | None, reach: tuple[str, int] | None, *, yes: bool, as_json: bool) -> int:
+    """Count the deliveries, ask, and have each sent again. ``reach``: see ``_read_since``; it is fixed once counted."""
+    from worker.cli.bulk import Tally, do_to_each
+    from worker.cli.terminal import clock, counted, print_json
+    from worker.record import rfc3339
+
+    async def count(store: "Store", _settings: "Settings", _models: "Models") -> tuple[int, int]:
+        how, ms = reach or ("at", 0)
+        since_ms = store.now_ms() - ms if how == "ago" else ms
+        return sum([1 async for _ in store.outbox.every(state, since_ms=since_ms)]), since_ms
+
+    async def do(store: "Store", _settings: "Settings", _models: "Models") -> "Tally":
+        async def again(delivery_id: str) -> None:
+            await _again(store, await _delivery(store, delivery_id))
+
+        return await do_to_each(_ids(store, state, since_ms), again, told=progress(matched))
+
+    with session() as way:
+        matched, since_ms = way.run(count)
+        if matched:
+            which = "given up" if state else f"made since {clock(rfc3339(since_ms), day=True)}"
+            confirm(f"replay: {counted(matched, 'webhook')} {which}", yes=yes)
+        tally = way.run(do) if matched else Tally()
+    if as_json:
+        print_json(tally.view("replayed"))
+    else:
+        say(tally.words("replayed"))
+    return 1 if tally.refused else 0
+
+
+async def _ids(store: "Store", state: str | None, since_ms: int) -> AsyncIterator[str]:
+    async for delivery in store.outbox.every(state, since_ms=since_ms):
+        yield delivery.id
+
+
+@webhooks.command("secret")
+def print_secret(as_json: AsJson = False) -> None:
+    """Print the secret that webhooks are signed with."""
+    from worker.cli.terminal import print_json
+    from worker.main import webhook_secrets
+
+    async def do(store: "Store", settings: "Settings", _models: "Models") -> tuple[str, ...]:
+        return await webhook_secrets(store, settings)
+
+    secrets = with_store(do)
+    if as_json:
+        print_json({"secrets": secrets})
+    else:
+        for secret in secrets:
+            say(secret)

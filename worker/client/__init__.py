@@ -1,0 +1,36 @@
+"""The Python client for backend services: ``client`` is what they call, and raises what is in ``errors``.
+
+Imports the standard library, redis, arq and modules of ``worker`` that do likewise, and nothing else, so that it works
+in projects that have packages of their own by the names of ours.
+"""
+
+from worker.client.checks import Kind, Status
+from worker.client.client import Job, Page, WorkerClient
+from worker.client.errors import (
+    Conflict,
+    FieldError,
+    InvalidRequest,
+    NoAnswer,
+    NoSuchJob,
+    NotPossible,
+    RedisUnavailable,
+    UnreadableJob,
+    WorkerClientError,
+)
+
+__all__ = [
+    "Conflict",
+    "FieldError",
+    "InvalidRequest",
+    "Job",
+    "Kind",
+    "NoAnswer",
+    "NoSuchJob",
+    "NotPossible",
+    "Page",
+    "RedisUnavailable",
+    "Status",
+    "UnreadableJob",
+    "WorkerClient",
+    "WorkerClientError",
+]

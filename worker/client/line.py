@@ -1,0 +1,270 @@
+"""Owns the Python client's way to Redis: what it sends, the answers it waits for, the changes it hears of.
+
+However many coroutines use a client at once, its connections are bounded: ``SLOTS`` for short calls, ``SEATS`` for
+waiting on answers, one for all changes. Every error of Redis's becomes ``RedisUnavailable``, and once one call has
+found Redis away, those in the queue behind it are told at once. Imports redis, arq and the standard library only.
+
+An answer lies on a list of its own. Whoever stops waiting for it leaves a mark there in the same step that looks for
+it a last time, so that the worker knows for certain whether it was heard.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from arq.connections import ArqRedis
+from redis.asyncio.client import PubSub
+from redis.exceptions import AuthenticationError, RedisError
+
+from worker.client.checks import write_json
+from worker.client.errors import RedisUnavailable
+from worker.ending import end
+from worker.index import newest
+from worker.keys import Keys
+
+CONNECT_S = 1.5
+AWAY_S = 1.7  # a short call that takes longer has found Redis away
+SOCKET_S = 10.0
+UPLOAD_BYTES_PER_S = 500_000  # what a large request is allowed to be slowed to
+KEPT_MS = 30 * 86_400_000  # how long a queued request waits for a worker; arq's default is a day
+ALIVE_MS = 10_000  # the workers' own measure: one that has said nothing for so long is taken for dead
+SLOTS, SEATS = 32, 32
+ANSWER_STEP_S = 1.0
+LEAST_STEP_S = 0.01  # Redis 6.2 takes a millisecond for none, and none for ever
+TICKS = 5
+GONE = b"gone"
+SILENCE_S = 5.0
+AGAIN_S = 0.5
+
+Stored = dict[bytes, bytes]
+
+
+class Line:
+    """Connections to one Redis, made when they are needed. Safe to use from any number of coroutines of a loop."""
+
+    def __init__(self, redis_url: str, keys: Keys) -> None:
+        try:
+            self._redis = ArqRedis.from_url(
+                redis_url,
+                socket_connect_timeout=CONNECT_S,
+                socket_timeout=SOCKET_S,
+                health_check_interval=30,
+                decode_responses=False,
+            )
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError("redis_url: must be a redis://, rediss:// or unix:// URL") from None
+        self._redis.job_serializer, self._redis.job_deserializer = write_json, json.loads
+        self._redis.default_queue_name = keys.one("jobs")
+        self._redis.expires_extra_ms = KEPT_MS
+        self._keys = keys
+        self._slots, self._seats = asyncio.Semaphore(SLOTS), asyncio.Semaphore(SEATS)
+        self._failed_at_s = 0.0
+        self.ear = Ear(self._redis)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.ear.aclose()
+        await self._redis.aclose()
+
+    # --- the queue
+
+    async def has_worker(self) -> bool:
+        """Tell whether a worker is alive, by Redis's clock."""
+        async with self._call(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hvals(self._keys.one("workers"))
+            (seconds, _), workers = await pipe.execute()
+        return any(int(seconds) * 1000 - _seen_at_ms(worker) <= ALIVE_MS for worker in workers)
+
+    async def enqueue(self, function: str, argument: Any, *, reply_to: str | None, size_bytes: int = 0) -> None:
+        """Put a call on the queue, as plain arq does."""
+        named = {} if reply_to is None else {"reply_to": reply_to}
+        async with self._call(within_s=AWAY_S + size_bytes / UPLOAD_BYTES_PER_S):
+            await self._redis.enqueue_job(function, argument, **named)
+
+    async def answer(self, token: str, *, within_s: float) -> dict[str, Any] | None:
+        """Wait for the answer to a call; None where none came, and then the worker knows that nobody waits."""
+        deadline_s, said = time.monotonic() + within_s, None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._seats.acquire()
+            try:
+                while said is None and (left_s := deadline_s - time.monotonic()) > 0:
+                    said = await self._next(token, within_s=min(left_s, ANSWER_STEP_S))
+            finally:
+                self._seats.release()
+        if said is None:
+            said = await self._last(token)
+        return None if said is None else dict(json.loads(said))
+
+    async def _next(self, token: str, *, within_s: float) -> bytes | None:
+        async with self._call(within_s=within_s + AWAY_S, slots=contextlib.nullcontext()):
+            found = await self._redis.execute_command("BLPOP", self._keys.reply(token), max(within_s, LEAST_STEP_S))
+        return None if found is None else bytes(found[1])
+
+    async def _last(self, token: str) -> bytes | None:
+        """Look for the answer a last time and leave the mark that nobody waits for it."""
+        key = self._keys.reply(token)
+        async with self._call(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.rpush(key, GONE)
+            pipe.lindex(key, 0)
+            pipe.pexpire(key, KEPT_MS)
+            _, first, _ = await pipe.execute()
+            if first != GONE:
+                await self._redis.delete(key)
+        return None if first == GONE else bytes(first)
+
+    # --- jobs
+
+    async def record(self, job_id: str) -> Stored:
+        """Read a job's record; empty where there is none."""
+        async with self._call():
+            return dict(await self._redis.execute_command("HGETALL", self._keys.job(job_id)))
+
+    async def status(self, job_id: str) -> str | None:
+        """Read a job's status, much cheaper than the record."""
+        async with self._call():
+            found: bytes | None = await self._redis.execute_command("HGET", self._keys.job(job_id), "status")
+        return None if found is None else found.decode()
+
+    async def newest(self, indexes: list[str], *, before: int | None, limit: int) -> list[tuple[int, str]]:
+        """Read the newest jobs of some indexes below a sequence, as (sequence, id); the indexes as of one moment."""
+        top = "+inf" if before is None else f"({before}"
+        async with self._call(), self._redis.pipeline(transaction=True) as pipe:
+            for index in indexes:
+                pipe.zrevrangebyscore(index, top, "-inf", start=0, num=limit, withscores=True)
+            return newest(await pipe.execute(), limit)
+
+    async def records(self, job_ids: list[str]) -> list[Stored]:
+        """Read the records of jobs."""
+        async with self._call(), self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(self._keys.job(job_id))
+            return list(await pipe.execute())
+
+    @asynccontextmanager
+    async def _call(
+        self, *, within_s: float = AWAY_S, slots: "contextlib.AbstractAsyncContextManager[None] | None" = None
+    ) -> AsyncIterator[None]:
+        """Use Redis for a moment; whatever it fails with is ``RedisUnavailable``."""
+        called_at_s = time.monotonic()
+        async with slots or self._slots:
+            if self._failed_at_s > called_at_s:
+                raise RedisUnavailable(f"{self._where()} is away")
+            try:
+                async with _patience(within_s):
+                    yield
+            except (RedisError, OSError) as error:
+                self._failed_at_s = time.monotonic()
+                if isinstance(error, AuthenticationError):
+                    raise RedisUnavailable(f"{self._where()} refuses the credentials of the URL") from error
+                raise RedisUnavailable(f"{self._where()} is away: {type(error).__name__}") from error
+
+    def _where(self) -> str:
+        """Name the server without what is secret in its URL."""
+        how = self._redis.connection_pool.connection_kwargs
+        return f"Redis at {how.get('path') or '{}:{}'.format(how.get('host', 'localhost'), how.get('port', 6379))}"
+
+
+class Ear:
+    """One subscription for all that wait for changes, kept up while anybody waits; survives an absent Redis."""
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self._redis = redis
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._asked = asyncio.Event()
+        self._attending: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def of(self, channel: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever the channel says something, and once when it is first listened to."""
+        called = asyncio.Event()
+        self._waiting.setdefault(channel, set()).add(called)
+        self._asked.set()
+        if self._attending is None or self._attending.done():
+            self._attending = asyncio.create_task(self._attend())
+        try:
+            yield called
+        finally:
+            self._waiting[channel].discard(called)
+            if not self._waiting[channel]:
+                del self._waiting[channel]
+                self._asked.set()
+
+    async def aclose(self) -> None:
+        """Listen no longer."""
+        if self._attending is not None:
+            await end([self._attending])
+
+    async def _attend(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with self._redis.pubsub() as pubsub:
+                    await self._keep_up(pubsub)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _keep_up(self, pubsub: PubSub) -> None:
+        """Listen to what is asked for until the connection is lost."""
+        heard: set[str] = set()
+        listening: asyncio.Task[None] | None = None
+        try:
+            while listening is None or not listening.done():
+                self._asked.clear()
+                heard = await _tune(pubsub, heard, set(self._waiting))
+                if heard and listening is None:
+                    listening = asyncio.create_task(self._listen(pubsub))
+                    listening.add_done_callback(lambda _: self._asked.set())
+                await self._asked.wait()
+        finally:
+            if listening is not None:
+                await end([listening])
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            while True:
+                message = await pubsub.get_message(timeout=SILENCE_S)
+                channel = message["channel"] if message else None
+                for called in self._waiting.get(channel.decode(), ()) if channel else ():
+                    called.set()
+
+
+@asynccontextmanager
+async def _patience(within_s: float) -> AsyncIterator[None]:
+    """Raise ``TimeoutError`` after a time, in which what blocks the event loop is not held against Redis."""
+    loop = asyncio.get_running_loop()
+    ticking: asyncio.TimerHandle
+    async with asyncio.timeout(None) as limit:
+
+        def tick(left: int) -> None:
+            nonlocal ticking
+            if left:
+                ticking = loop.call_later(within_s / TICKS, tick, left - 1)
+            else:
+                limit.reschedule(loop.time())
+
+        ticking = loop.call_later(within_s / TICKS, tick, TICKS - 1)
+        try:
+            yield
+        finally:
+            ticking.cancel()
+
+
+async def _tune(pubsub: PubSub, heard: set[str], wanted: set[str]) -> set[str]:
+    """Listen to what is wanted and to nothing else."""
+    if new := wanted - heard:
+        await pubsub.subscribe(*new)
+    if old := heard - wanted:
+        await pubsub.unsubscribe(*old)
+    return wanted
+
+
+def _seen_at_ms(worker: bytes) -> int:
+    """Read when a worker was last alive; never, where it is no such entry."""
+    try:
+        return int(json.loads(worker)["seen_at_ms"])
+    except (ValueError, TypeError, KeyError):
+        return -ALIVE_MS

@@ -1,0 +1,189 @@
+"""Owns what concerns all workers together: who is alive, what is paused, how deep queues are, how models fare.
+
+A worker is alive while it says so every few seconds. Depths and ages are read from the wheels and indexes themselves,
+never counted on the side; nothing here goes through the jobs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from config.models import KINDS
+from jobs.states import Status
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
+from worker.link import Link, pairs
+from worker.listing import INDEXED_KINDS
+from worker.outbox import STATES
+from worker.record import rfc3339
+
+BEAT_S = 2.0
+ALIVE_MS = 10_000  # a worker that has said nothing for so long is taken for dead
+FORGOTTEN_MS = 3_600_000
+WHEELS = (*(submit_wheel(kind) for kind in KINDS), TRACK_WHEEL, DELIVER_WHEEL)
+QUEUES = ("arq", *WHEELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How deep a queue is: all its entries, those that are due and not taken, and how long the oldest is overdue."""
+
+    entries: int
+    due: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The fleet at a time (``at_ms``)."""
+
+    at_ms: int
+    jobs: Mapping[tuple[str, str], int]  # (kind, status) -> how many
+    queues: Mapping[str, Depth]
+    paused: Mapping[str, int]  # kind -> since (ms)
+    pause_until_ms: int  # the gateway's requests a minute are used up until then
+    hold: str | None  # the failure code for which submissions are held
+    hold_since_ms: int | None
+    probe_at_ms: int | None
+    cooldowns: Mapping[str, int]  # model -> until (ms)
+    workers: tuple[Mapping[str, Any], ...]
+    webhooks: Mapping[str, int]
+
+    @property
+    def alive(self) -> list[Mapping[str, Any]]:
+        """The workers that are alive."""
+        return [worker for worker in self.workers if self.at_ms - worker["seen_at_ms"] <= ALIVE_MS]
+
+    def view(self) -> dict[str, Any]:
+        """Show it as plain JSON, times in RFC 3339: what `queues` prints and `GET /v1/queues` answers."""
+        limited_ms = self.pause_until_ms if self.pause_until_ms > self.at_ms else None
+        held = {"reason": self.hold, "since": rfc3339(self.hold_since_ms), "next_probe_at": rfc3339(self.probe_at_ms)}
+        return {
+            "at": rfc3339(self.at_ms),
+            "queues": [self._queue(name, depth) for name, depth in self.queues.items()],
+            "jobs": {
+                kind: {str(status): self.jobs.get((kind, status), 0) for status in Status}
+                for kind in INDEXED_KINDS
+                if kind in KINDS or any(self.jobs.get((kind, status)) for status in Status)
+            },
+            "hold": held if self.hold else None,
+            "rate_limited_until": rfc3339(limited_ms),
+            "cooldowns": [
+                {"model": model, "until": rfc3339(until_ms)} for model, until_ms in sorted(self.cooldowns.items())
+            ],
+            "workers": [self._worker(worker) for worker in self.workers],
+            "webhooks": dict(self.webhooks),
+        }
+
+    def _queue(self, name: str, depth: Depth) -> dict[str, Any]:
+        kind = next((kind for kind in KINDS if submit_wheel(kind) == name), None)
+        return {
+            "name": name,
+            "kind": kind,
+            "depth": depth.entries,
+            "due": depth.due,
+            "oldest_s": depth.oldest_s,
+            "paused_since": rfc3339(self.paused.get(kind)) if kind else None,
+        }
+
+    def _worker(self, worker: Mapping[str, Any]) -> dict[str, Any]:
+        told = {name: worker.get(name) for name in ("host", "pid", "in_flight", "concurrency")}
+        times = {"started_at": rfc3339(worker.get("started_at_ms")), "seen_at": rfc3339(worker["seen_at_ms"])}
+        return {"id": worker["id"], **told, **times, "alive": self.at_ms - worker["seen_at_ms"] <= ALIVE_MS}
+
+
+class Fleet:
+    """The store's part for the fleet. ``queue`` is the name of arq's queue."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    # --- workers
+
+    async def beat(self, worker: Mapping[str, Any]) -> None:
+        """Say that a worker is alive: its ``id``, ``seen_at_ms``, and what else is worth showing."""
+        text = json.dumps(dict(worker), separators=(",", ":"))
+        await self._link.command("HSET", self._keys.one("workers"), worker["id"], text)
+
+    async def leave(self, *worker_ids: str) -> None:
+        """Take workers off the list."""
+        await self._link.command("HDEL", self._keys.one("workers"), *worker_ids)
+
+    # --- pause
+
+    async def pause(self, kind: str, now_ms: int) -> bool:
+        """Stop submissions of a kind; False where they are stopped already."""
+        return bool(await self._link.command("HSETNX", self._keys.one("gate"), f"paused:{kind}", now_ms))
+
+    async def resume(self, kind: str) -> bool:
+        """Start them again, and wake the workers; False where they were not stopped."""
+        resumed = await self._link.command("HDEL", self._keys.one("gate"), f"paused:{kind}")
+        await self._link.command("PUBLISH", self._keys.one("wake"), "due")
+        return bool(resumed)
+
+    # --- what there is
+
+    async def overview(self, now_ms: int) -> Overview:
+        """Read how the fleet stands, in one go."""
+        keys, wheels = self._keys, {"arq": self._keys.one("jobs"), **{name: self._keys.wheel(name) for name in WHEELS}}
+        rows = [(kind, str(status)) for kind in INDEXED_KINDS for status in Status]
+        answers = iter(
+            await self._link.together(
+                [
+                    *(("ZCARD", keys.index(status, kind)) for kind, status in rows),
+                    *(part for wheel in wheels.values() for part in _depth(wheel, now_ms)),
+                    *(("ZCARD", keys.deliveries(state)) for state in STATES),
+                    *(("HGETALL", keys.one(name)) for name in ("gate", "cooldowns", "workers")),
+                ]
+            )
+        )
+        jobs = {row: int(next(answers)) for row in rows}
+        queues = {name: _read_depth(next(answers), next(answers), next(answers), now_ms) for name in wheels}
+        webhooks = {state: int(next(answers)) for state in STATES}
+        gate, cooldowns, workers = (_text(next(answers)) for _ in range(3))
+        return Overview(
+            at_ms=now_ms,
+            jobs=jobs,
+            queues=queues,
+            paused={kind: int(since) for kind in KINDS if (since := gate.get(f"paused:{kind}"))},
+            pause_until_ms=int(gate.get("pause_until_ms", 0)),
+            hold=gate.get("hold"),
+            hold_since_ms=_number(gate.get("hold_since_ms")),
+            probe_at_ms=_number(gate.get("probe_at_ms")),
+            cooldowns={model: int(until) for model, until in cooldowns.items() if int(until) > now_ms},
+            workers=tuple(sorted(map(json.loads, workers.values()), key=lambda worker: str(worker["id"]))),
+            webhooks=webhooks,
+        )
+
+    async def health(self) -> dict[str, dict[str, int]]:
+        """Read how the models have fared: ``in_a_row`` failures, ``ok_at_ms`` and ``failed_at_ms``, where there are."""
+        found: dict[str, dict[str, int]] = {}
+        for name, value in _text(await self._link.command("HGETALL", self._keys.one("health"))).items():
+            model, _, what = name.rpartition("|")
+            found.setdefault(model, {})[what] = int(value)
+        return found
+
+    async def forget_dead(self, now_ms: int) -> None:
+        """Take workers off the list that died long ago."""
+        workers = map(json.loads, _text(await self._link.command("HGETALL", self._keys.one("workers"))).values())
+        dead = [str(worker["id"]) for worker in workers if now_ms - worker["seen_at_ms"] > FORGOTTEN_MS]
+        if dead:
+            await self.leave(*dead)
+
+
+def _depth(wheel: str, now_ms: int) -> list[tuple[str | int, ...]]:
+    return [("ZCARD", wheel), ("ZCOUNT", wheel, "-inf", now_ms), ("ZRANGE", wheel, 0, 0, "WITHSCORES")]
+
+
+def _read_depth(entries: int, due: int, first: list[bytes], now_ms: int) -> Depth:
+    oldest_s = max(now_ms - float(first[1]), 0) / 1000 if first else 0.0
+    return Depth(int(entries), int(due), round(oldest_s, 3))
+
+
+def _text(flat: Any) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in pairs(flat).items()}
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None

@@ -1,0 +1,232 @@
+"""Owns what is told to the outside: the events of jobs, in order, and the deliveries of webhooks, with their log.
+
+An event is an entry of one stream, with the body it was made with; a delivery points to it. ``pending`` deliveries are
+on the deliver wheel, ``delivered`` and ``dead`` ones are kept for their readers until their job is pruned.
+"""
+
+import heapq
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.counters import count
+from worker.claims import Claim
+from worker.keys import DELIVER_WHEEL, Keys
+from worker.link import Link, pairs
+from worker.record import rfc3339
+
+STATES = ("pending", "delivered", "dead")
+PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook on its way: to ``url``, with the body of an event; ``attempts`` is its log.
+
+    ``schedule_from`` is how many of the attempts the schedule no longer counts: those before a replay.
+    """
+
+    id: str
+    event_id: str
+    type: str
+    job_id: str
+    url: str
+    state: str
+    entry: str
+    sequence: int
+    created_at_ms: int
+    attempts: tuple[Mapping[str, Any], ...]
+    next_at_ms: int | None = None
+    schedule_from: int = 0
+
+    def view(self) -> dict[str, Any]:
+        """Show it as the contract does."""
+        return {
+            "id": self.id,
+            "event_id": self.event_id,
+            "type": self.type,
+            "job_id": self.job_id,
+            "url": self.url,
+            "state": self.state,
+            "created_at": rfc3339(self.created_at_ms),
+            "next_attempt_at": rfc3339(self.next_at_ms) if self.state == "pending" else None,
+            "attempts": [dict(attempt) for attempt in self.attempts],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An entry of the feed: ``cursor`` is where to go on after it, ``body`` what a webhook of it carries."""
+
+    cursor: str
+    id: str
+    sequence: int
+    type: str
+    body: Mapping[str, Any]
+
+    def view(self) -> dict[str, Any]:
+        """Show it as the contract does."""
+        told = {name: self.body[name] for name in ("type", "timestamp", "data")}
+        return {"id": self.id, "sequence": self.sequence, **told}
+
+
+class CursorExpired(Exception):  # noqa: N818 - named after what it says
+    """Events after the cursor are no longer kept."""
+
+
+class Outbox:
+    """The store's part for events and deliveries."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    # --- deliveries
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """Read a delivery."""
+        found = pairs(await self._link.command("HGETALL", self._keys.delivery(delivery_id)))
+        return _read(found) if found else None
+
+    async def of_job(self, job_id: str) -> list[Delivery]:
+        """Read a job's deliveries, oldest first."""
+        return await self._all(await self._link.command("LRANGE", self._keys.deliveries_of(job_id), 0, -1))
+
+    async def page(self, state: str | None, *, before: int | None = None, limit: int) -> list[Delivery]:
+        """Read deliveries of a state, or of any, newest first; ``before`` is the sequence of the last one before."""
+        top = "+inf" if before is None else f"({before}"
+        rows = await self._link.together(
+            ("ZREVRANGEBYSCORE", self._keys.deliveries(each), top, "-inf", "WITHSCORES", "LIMIT", 0, limit)
+            for each in ([state] if state else STATES)
+        )
+        newest = heapq.merge(
+            *([(int(score), name) for name, score in pairs(row).items()] for row in rows), reverse=True
+        )
+        return await self._all(name for _, name in itertools.islice(newest, limit))
+
+    async def every(self, state: str | None, *, since_ms: int = 0) -> AsyncIterator[Delivery]:
+        """Go through deliveries, newest first, down to those made at a time; none comes twice."""
+        before: int | None = None
+        while page := await self.page(state, before=before, limit=PAGE):
+            for delivery in page:
+                if delivery.created_at_ms < since_ms:
+                    return
+                yield delivery
+            before = page[-1].sequence
+
+    async def _all(self, ids: Iterable[bytes]) -> list[Delivery]:
+        found = await self._link.together(("HGETALL", self._keys.delivery(each.decode())) for each in ids)
+        return [_read(pairs(row)) for row in found if row]
+
+    async def event_body(self, entry: str) -> bytes | None:
+        """Read the snapshot an event was made with."""
+        found = await self._link.command("XRANGE", self._keys.one("events"), entry, entry)
+        return pairs(found[0][1]).get(b"body") if found else None
+
+    async def gone_url(self, job_id: str) -> str | None:
+        """Name the URL that wants no more of this job (it answered 410)."""
+        found = await self._link.command("HGET", self._keys.job(job_id), "gone_url")
+        return found.decode() if found else None
+
+    async def settle(
+        self,
+        claim: Claim,
+        delivery: Delivery,
+        attempts: Sequence[Mapping[str, Any]],
+        *,
+        state: str,
+        due_ms: int | None,
+        outcome: str,
+        gone: bool = False,
+    ) -> bool:
+        """Record an attempt of a delivery and what becomes of it; False where the claim was another's."""
+        keys, counted = self._keys, count("webhook_attempts_total", outcome)
+        return bool(
+            await self._link.script(
+                "deliver",
+                [
+                    keys.delivery(delivery.id), keys.wheel(DELIVER_WHEEL), keys.leases(DELIVER_WHEEL),
+                    keys.job(delivery.job_id), keys.deliveries(delivery.state), keys.deliveries(state),
+                    keys.one("counters"),
+                ],
+                [
+                    delivery.id, claim.token, state, "" if due_ms is None else due_ms,
+                    json.dumps(list(attempts), separators=(",", ":")), delivery.url if gone else "",
+                    f"{counted.name}|{outcome}", counted.by,
+                ],
+            )
+        )  # fmt: skip
+
+    async def replay(self, delivery: Delivery) -> bool:
+        """Have a delivery attempted again, under the same ``webhook-id``; False where its job is gone. Safe to repeat.
+
+        A pending one is only made due.
+        """
+        keys = self._keys
+        return bool(
+            await self._link.script(
+                "replay",
+                [
+                    keys.delivery(delivery.id), keys.wheel(DELIVER_WHEEL), keys.leases(DELIVER_WHEEL),
+                    keys.job(delivery.job_id), keys.deliveries("delivered"), keys.deliveries("dead"),
+                    keys.deliveries("pending"),
+                ],
+                [delivery.id, len(delivery.attempts)],
+            )
+        )  # fmt: skip
+
+    async def secret(self, fresh: str) -> str:
+        """Return the deployment's webhook secret; ``fresh`` becomes it where there is none."""
+        await self._link.command("SET", self._keys.one("secret"), fresh, "NX")
+        found: bytes = await self._link.command("GET", self._keys.one("secret"))
+        return found.decode()
+
+    # --- events
+
+    async def feed(self, after: str | None, *, limit: int) -> list[Event]:
+        """Read events in order, after a cursor or from the oldest kept; raise ``CursorExpired``."""
+        start = "-" if after is None else f"({after}"
+        rows, trimmed = await self._link.together(
+            [
+                ("XRANGE", self._keys.one("events"), start, "+", "COUNT", limit),
+                ("HGET", self._keys.one("gate"), "events_trimmed"),
+            ]
+        )
+        if after is not None and trimmed and _entry(after) < _entry(trimmed.decode()):
+            raise CursorExpired
+        return [_event(entry.decode(), pairs(row)) for entry, row in rows]
+
+    async def trim(self, before_ms: int) -> None:
+        """Drop events older than a time, but none that a pending delivery still needs."""
+        events = self._keys.one("events")
+        first = await self._link.command("ZRANGE", self._keys.deliveries("pending"), 0, 0)
+        oldest = await self.delivery(first[0].decode()) if first else None
+        bound = f"{before_ms}-0"
+        if oldest is not None and _entry(oldest.entry) < (before_ms, 0):
+            bound = oldest.entry
+        last = await self._link.command("XREVRANGE", events, f"({bound}", "-", "COUNT", 1)
+        if last:  # noted first: a reader whose cursor is older is told so, and never skips over what is gone
+            await self._link.command("HSET", self._keys.one("gate"), "events_trimmed", last[0][0])
+            await self._link.command("XTRIM", events, "MINID", bound)
+
+
+def _entry(text: str) -> tuple[int, int]:
+    """Read the id of a stream's entry; raise ``ValueError`` for what is none."""
+    ms, _, number = text.partition("-")
+    return int(ms), int(number or 0)
+
+
+def _event(entry: str, row: Mapping[bytes, bytes]) -> Event:
+    return Event(entry, row[b"id"].decode(), int(row[b"seq"]), row[b"type"].decode(), json.loads(row[b"body"]))
+
+
+def _read(found: Mapping[bytes, bytes]) -> Delivery:
+    text = {name.decode(): value.decode() for name, value in found.items()}
+    next_at_ms = text.get("next_at_ms")
+    return Delivery(
+        text["id"], text["event_id"], text["type"], text["job"], text["url"], text["state"], text["entry"],
+        int(text["seq"]), int(text["created_at_ms"]), tuple(json.loads(text["attempts"])),
+        int(next_at_ms) if next_at_ms else None, int(text.get("schedule_from", 0)),
+    )  # fmt: skip

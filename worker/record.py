@@ -1,0 +1,91 @@
+"""Owns a job's record as it lies in Redis, and the public view that is made of it, the JSON the contract shows.
+
+Imports the standard library only, because the Python client shows jobs by it in projects that have packages of their
+own by the names of ours. Times are integer milliseconds in a record and RFC 3339 in a view.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+SCHEMA = 1  # of records; those of a newer one are left alone
+
+
+class NotARecord(ValueError):  # noqa: N818 - named after what it says
+    """What lies in Redis is no record that this version can read; the message says why."""
+
+
+def write_part(part: Any) -> str:
+    """Write a part of a record."""
+    return json.dumps(part, separators=(",", ":"))
+
+
+def read_record(stored: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Read a record's hash into its form: ``spec state status rev result looks``; raise ``NotARecord``."""
+    try:
+        if int(stored[b"schema"]) > SCHEMA:
+            raise NotARecord("it was written by a newer version")
+        looks = {int(name[5:]): json.loads(value) for name, value in stored.items() if name.startswith(b"look:")}
+        result = stored.get(b"result")
+        return {
+            "spec": json.loads(stored[b"spec"]),
+            "state": json.loads(stored[b"state"]),
+            "status": stored[b"status"].decode(),
+            "rev": stored[b"rev"].decode(),
+            "result": json.loads(result) if result else None,
+            "looks": looks,
+        }
+    except (KeyError, ValueError, TypeError) as error:
+        raise error if isinstance(error, NotARecord) else NotARecord(f"{type(error).__name__}: {error}") from error
+
+
+def view(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Show a record as the contract's job view: plain JSON types, times in RFC 3339 UTC with milliseconds."""
+    spec, state, looks = record["spec"], record["state"], record["looks"]
+    models, attempts = spec["models"], state["attempts"]
+    last_task = next((a["task_id"] for a in reversed(attempts) if a.get("task_id")), None)
+    completed_by = next((a for a in reversed(attempts) if a.get("outcome") == "succeeded"), None)
+    return {
+        "id": spec["id"],
+        "kind": spec["kind"],
+        "status": record["status"],
+        "requested_model": models[0],
+        "model": models[state["model_index"]],
+        "fallbacks": list(models[1:]),
+        "task_id": completed_by.get("task_id") if completed_by else last_task,
+        "degraded": completed_by is not None and completed_by["model"] != models[0],
+        "attempts": [_attempt(attempt, looks.get(attempt["number"])) for attempt in attempts],
+        "result": record["result"],
+        "failure": state["failure"],
+        "created_at": rfc3339(spec["created_at_ms"]),
+        "updated_at": rfc3339(state["updated_at_ms"]),
+        "completed_at": rfc3339(state["completed_at_ms"]),
+        "deadline_at": rfc3339(state["deadline_at_ms"]),
+        "next_action_at": rfc3339(state["next_action_at_ms"]),
+        "metadata": spec["metadata"],
+    }
+
+
+def _attempt(attempt: Mapping[str, Any], look: Mapping[str, Any] | None) -> dict[str, Any]:
+    shown = {
+        "number": attempt["number"],
+        "model": attempt["model"],
+        "task_id": attempt.get("task_id"),
+        "started_at": rfc3339(attempt["started_at_ms"]),
+        "ended_at": rfc3339(attempt.get("ended_at_ms")),
+        "outcome": attempt.get("outcome"),
+        "failure": attempt.get("failure"),
+        "polls": look["polls"] if look else attempt.get("polls", 0),
+        "cost": attempt.get("cost"),
+    }
+    if late := attempt.get("late"):
+        shown["late_result"] = {"status": late["status"], "at": rfc3339(late["at_ms"]), "urls": late["urls"]}
+    return shown
+
+
+def rfc3339(at_ms: int | None) -> str | None:
+    """Write a time as RFC 3339 in UTC with milliseconds."""
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
