@@ -13,6 +13,9 @@ LIMITS: Mapping[str, tuple[float, str]] = {
     "enqueue to submission, plain arq, p50": (20.0, "ms"),
     "idle CPU of up": (1.0, "%"),
     "peak memory of the worker, instant": (200.0, "MB"),
+    "the slowest look at 100,000 jobs": (300.0, "ms"),
+    "POST /v1/jobs with 100,000 jobs there, p50": (5.0, "ms"),
+    "commands that went through the keys": (0.0, ""),
 }
 
 

@@ -1,8 +1,9 @@
-"""Runs every measurement on loopback and prints one table: ``python bench/run.py [--json]``, under 90 seconds.
+"""Runs every measurement on loopback and prints one table: ``python bench/run.py [--json]``, in some three minutes.
 
 What is measured, against what and how stands in each measurement's own file: ``cost.py`` (CPU and memory of a job),
-``latency.py`` (enqueue to submission), ``idle.py``; the limits are in ``guards.py``. Exits 1 if something broke, and 0
-whatever was measured: a limit that is passed is printed as ``OVER``. Linux only, since it reads Linux's process clocks.
+``latency.py`` (enqueue to submission), ``idle.py``, ``crowd.py`` (lists with many jobs); the limits are in
+``guards.py``. Exits 1 if something broke, and 0 whatever was measured: a limit that is passed is printed as ``OVER``.
+Linux only, since it reads Linux's process clocks.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cost
+import crowd
 import idle
 import latency
 from guards import judge
@@ -28,6 +30,7 @@ INSTANT = cost.Load("instant", jobs=1000, answer_s=0.0, duration_s=0.0, poll_s=0
 LIFELIKE = cost.Load("lifelike", jobs=200, answer_s=0.5, duration_s=2.0, poll_s=0.5, concurrency=200)
 LATENCY_JOBS = 150
 FEWER_JOBS = 40
+CROWD_JOBS = 100_000
 QUICK_LOOKS = {"POLL_MIN_S": "0.01", "POLL_MAX_S": "0.01"}
 Tables = dict[str, list[Any]]
 
@@ -37,7 +40,7 @@ class Run:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self.tables: Tables = {"costs": [], "latencies": [], "idle": [], "broken": []}
+        self.tables: Tables = {"costs": [], "latencies": [], "idle": [], "crowd": [], "broken": []}
 
     def all(self) -> Tables:
         """Do all of it."""
@@ -52,6 +55,8 @@ class Run:
         self._latencies("always", LATENCY_JOBS, announcing=True)
         self._latencies("everysec", FEWER_JOBS, announcing=True)
         self._latencies("always", FEWER_JOBS, announcing=False)
+        with self._stage.redis("everysec") as redis, self._stage.worker("web", redis) as web:
+            self._do("crowd", f"{CROWD_JOBS} jobs", crowd.measure, web, redis, jobs=CROWD_JOBS)
         return self.tables
 
     def _do(self, table: str, name: str, call: Callable[..., Any], *args: Any, **more: Any) -> None:
@@ -81,6 +86,10 @@ def _guarded(tables: Tables) -> dict[str, float]:
     values = {f"enqueue to submission, {row.door}, p50": row.p50_ms for row in tables["latencies"]}
     for row in tables["idle"]:
         values["idle CPU of up"] = row.up_percent
+    for row in tables["crowd"]:
+        values["the slowest look at 100,000 jobs"] = max(row.slowest_ms.values())
+        values["POST /v1/jobs with 100,000 jobs there, p50"] = row.post_p50_ms
+        values["commands that went through the keys"] = row.scans
     for load in ("instant", "lifelike"):
         ours, bare, naive = (by.get((load, who)) for who in ("onysoft-worker", "bare loop", "naive arq"))
         if not (ours and bare and naive):
@@ -134,6 +143,13 @@ def show(tables: Tables, machine: dict[str, Any]) -> None:
         print(row.format(t.door, t.jobs, *times))
     for i in tables["idle"]:
         print(f"\nidle for {idle.SPAN_S:.0f} s: up {i.up_percent:.2f} % of a core, its Redis {i.redis_percent:.2f} %")
+    for c in tables["crowd"]:
+        print(
+            f"\n{c.jobs} jobs there (filled at {c.filled_per_s:.0f} a second, {c.memory_mb:.0f} MB), ms    p50 slowest"
+        )
+        for name, slowest_ms in c.slowest_ms.items():
+            print(f"{name:<62} {c.p50_ms[name]:>7.1f} {slowest_ms:>7.1f}")
+        print(f"{'POST /v1/jobs':<62} {c.post_p50_ms:>7.1f}")
     row = "{:<66} {:>9} {:>6} {:<3} {}"
     print("\n" + row.format("guard", "measured", "limit", "", ""))
     for guard in judge(_guarded(tables)):

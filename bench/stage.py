@@ -57,7 +57,8 @@ class Http:
         self._connection.request(method, path, body, {"content-type": "application/json"} if body else {})
         response = self._connection.getresponse()
         text = response.read()
-        return response.status, json.loads(text) if text else None
+        is_json = "json" in response.headers.get("content-type", "")
+        return response.status, json.loads(text) if text and is_json else None
 
     def close(self) -> None:
         """Hang up."""
