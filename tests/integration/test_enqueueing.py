@@ -261,3 +261,17 @@ async def test_page_asks_for_a_token(locked: Api) -> None:
     assert (await locked.client.get("/docs", headers=TOKEN)).status_code == 200
     document = (await locked.client.get("/openapi.json", headers=TOKEN)).json()
     assert document["security"] == [{"token": []}]
+
+
+async def test_a_request_is_one_round_trip(api: Api, redis_client: redis.asyncio.Redis) -> None:
+    """Taking a job, new or known, costs Redis one read of one connection, and so does a batch."""
+
+    async def reads() -> int:
+        return int((await redis_client.info("stats"))["total_reads_processed"])
+
+    await api.client.post("/v1/jobs", json={**JOB, "id": "first"})  # connects, and loads the script
+    before = await reads()
+    for n in range(20):
+        assert (await api.client.post("/v1/jobs", json={**JOB, "id": f"order-{n // 2}"})).status_code in {200, 202}
+    await send(api, *({**JOB, "id": f"batch-{n}"} for n in range(4)))  # few enough for one read
+    assert await reads() - before == 20 + 1 + 1  # and this question itself

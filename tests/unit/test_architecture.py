@@ -1,6 +1,7 @@
 """The house: which way imports run, and what only one module may touch."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -96,3 +97,9 @@ def test_the_client_works_beside_any_packages() -> None:
         ours = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("worker.")}
         ahead += [found for found in ours - seen if found.exists()]
     assert {path.name for path in seen} >= {"client.py", "line.py", "keys.py", "record.py"}
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *(ROOT / "worker" / "lua").glob("*.lua")], ids=lambda path: path.name)
+def test_nothing_goes_through_the_keys(path: Path) -> None:
+    """No command that takes longer the more keys there are: what is looked for stands in an index."""
+    assert not re.search(r"""["'](KEYS|SCAN|SSCAN|HSCAN|ZSCAN|SORT|RANDOMKEY)["']""", path.read_text(), re.IGNORECASE)
