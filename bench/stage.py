@@ -57,8 +57,7 @@ class Http:
         self._connection.request(method, path, body, {"content-type": "application/json"} if body else {})
         response = self._connection.getresponse()
         text = response.read()
-        is_json = "json" in response.headers.get("content-type", "")
-        return response.status, json.loads(text) if text and is_json else None
+        return response.status, json.loads(text) if text[:1] in {b"{", b"["} else None
 
     def close(self) -> None:
         """Hang up."""
