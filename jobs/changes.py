@@ -18,6 +18,8 @@ from jobs.states import Event, Status, advance
 from jobs.verdict import Acceptance, Category, Code, Failure, Scope
 
 MINUTE_MS = 60_000
+MOST_WITH_ONE_KEY = 3  # a gateway that answers a key the same way each time would never make the generation
+OVERTAKEN_MS = 30_000  # longer than SUBMIT_TIMEOUT_S usually is
 # Failures that speak of the model, and not of what was asked of it.
 ILLNESSES = frozenset({Code.GENERATION_FAILED, Code.GENERATION_TIMEOUT, Code.SERVER_ERROR, Code.TASK_LOST})
 ON_SUBMIT_WHEEL = frozenset({Status.QUEUED, Status.WAITING})
@@ -49,13 +51,13 @@ class Change:
 
     @property
     def counted(self) -> tuple[Counter, ...]:
-        """Everything this step counts: what its maker named, the outcomes its attempts have reached, the job's end."""
+        """Everything this step counts: what its maker named, the first outcome of each attempt, the job's end."""
         before, after = self.before, self.after
         known = {attempt.number: attempt.outcome for attempt in before.attempts} if before else {}
         reached = [
             count("attempts_total", attempt.model, attempt.outcome)
             for attempt in after.attempts
-            if attempt.outcome is not None and attempt.outcome is not known.get(attempt.number)
+            if attempt.outcome is not None and known.get(attempt.number) is None and attempt.adopted_at_ms is None
         ]
         if after.ended and (before is None or not before.ended):
             reached.append(count("jobs_total", after.spec.kind, after.status))
@@ -102,13 +104,18 @@ def reject(spec: Spec, failure: Mapping[str, Any], *, now_ms: int, rev: str) -> 
 
 
 def begin(job: Job, *, now_ms: int, rev: str) -> Change:
-    """Write the intent of a submission. A resend after an unknown answer keeps that attempt's idempotency key."""
+    """Write the intent of a submission.
+
+    A resend after an unknown answer keeps that attempt's idempotency key, also in a later round: a gateway that heeds
+    it makes one generation of the two.
+    """
     number = next_number(job)
     last = job.attempts[-1] if job.attempts else None
     # The model is part of the key: another model's submission is another generation, whatever its number.
     key = f"{job.id}/{job.round}.{number}.{job.model_index}"
     unknown = last is not None and last.outcome is Outcome.UNKNOWN
-    if last is not None and unknown and (last.round, last.model_index) == (job.round, job.model_index):
+    sent = sum(attempt.key == last.key for attempt in job.attempts) if last is not None else 0
+    if last is not None and unknown and last.model_index == job.model_index and sent < MOST_WITH_ONE_KEY:
         key = last.key
     attempt = Attempt(number, job.model, job.model_index, job.round, key, now_ms)
     after = replace(
@@ -190,7 +197,9 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
             note["to_model"] = after.model
         case Retry() | Park() | Hold():
             pass
-    return Change(job, after, event, note, webhooks, tuple(counters), _lesson(failure, decision, now_ms), looks)
+    heard = job.status is Status.SUBMITTING and outcome is Outcome.REFUSED
+    lesson = _lesson(failure, decision, now_ms, heard=heard)
+    return Change(job, after, event, note, webhooks, tuple(counters), lesson, looks)
 
 
 _NOTE: Mapping[type, str] = {
@@ -227,7 +236,8 @@ def _ended(job: Job, attempt: Attempt, outcome: Outcome, now_ms: int, **more: An
     return replace(attempt, outcome=outcome, ended_at_ms=now_ms, polls=polls, **more)
 
 
-def _lesson(failure: Failure, decision: Decision, now_ms: int) -> Lesson:
+def _lesson(failure: Failure, decision: Decision, now_ms: int, *, heard: bool) -> Lesson:
+    """Say what all workers learn. ``heard``: the gateway has just refused a submission."""
     match decision:
         case Hold():
             return Lesson(hold=str(failure.code))
@@ -236,7 +246,7 @@ def _lesson(failure: Failure, decision: Decision, now_ms: int) -> Lesson:
         case _:
             # A definite answer about the request or the model shows that the account is in order again.
             in_order = failure.scope in {Scope.REQUEST, Scope.MODEL} and failure.acceptance is Acceptance.NO
-            return Lesson(release_hold=in_order and failure.http_status is not None)
+            return Lesson(release_hold=heard and in_order and failure.http_status is not None)
 
 
 def cooled(change: Change, model: str, until_ms: int) -> Change:
@@ -331,7 +341,10 @@ def _abandon_current(job: Job, now_ms: int) -> tuple[Job, dict[int, int | None]]
 
 
 def retry(job: Job, *, now_ms: int, rev: str) -> Change:
-    """Open an ended job for a new round of attempts, or adopt a task of its that still runs."""
+    """Open an ended job for a new round of attempts, or adopt a task of its that still runs.
+
+    A submission that was under way when the job was canceled may be answered yet: the job waits for that first.
+    """
     running = next((attempt for attempt in reversed(job.attempts) if attempt.watched), None)
     event = Event.ADOPT if running else Event.RETRY
     after = replace(
@@ -341,7 +354,7 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
         round=job.round + 1,
         deadline_at_ms=now_ms + job.spec.deadline_ms,
         updated_at_ms=now_ms,
-        next_action_at_ms=None,
+        next_action_at_ms=None if running else _answered_by_ms(job, now_ms),
         completed_at_ms=None,
         failure=None,
         deferrals=0,
@@ -355,6 +368,15 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
         after = replace(after, attempts=(*others, adopted))
         looks = {running.number: now_ms}
     return Change(job, after, event, {"event": "job.retried", "adopted": running and running.task_id}, looks=looks)
+
+
+def _answered_by_ms(job: Job, now_ms: int) -> int | None:
+    """Say until when a submission that a cancel has overtaken may be answered; None where there is none such."""
+    last = job.attempts[-1] if job.attempts else None
+    if last is None or last.outcome is not Outcome.UNKNOWN or last.failure is not None:
+        return None
+    until_ms = last.started_at_ms + OVERTAKEN_MS
+    return until_ms if until_ms > now_ms else None
 
 
 def next_number(job: Job) -> int:

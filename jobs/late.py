@@ -7,10 +7,10 @@ otherwise; a late acceptance is what its job waits for, or is looked at rarely u
 from dataclasses import replace
 from typing import Any
 
-from jobs.changes import Change, accept, complete, next_number
+from jobs.changes import ON_SUBMIT_WHEEL, Change, accept, complete, next_number
 from jobs.job import Attempt, Job, Outcome
 from jobs.polling import LATE_GAP_MS
-from jobs.states import Event, Status, advance
+from jobs.states import Event, advance
 
 
 def rescued(job: Job, *, outcome: Outcome | None, now_ms: int, rev: str) -> Change | None:
@@ -51,8 +51,9 @@ def keep_task(
     if current is not None and current.key == sent.key and current.task_id is None:
         return accept(job, task_id, first_look_ms=first_look_ms, now_ms=now_ms, rev=rev, cost=cost)
     is_last = last is not None and last.key == sent.key and last.outcome is Outcome.UNKNOWN
-    if last is not None and is_last and job.status is Status.WAITING and last.round == job.round:
+    if last is not None and is_last and job.status in ON_SUBMIT_WHEEL:  # also where it was opened again meanwhile
         running = replace(last, task_id=task_id, cost=cost, outcome=None, ended_at_ms=None, failure=None)
+        running = replace(running, round=job.round, adopted_at_ms=now_ms)
         after = replace(
             job.with_attempt(running),
             rev=rev,

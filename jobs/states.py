@@ -48,7 +48,12 @@ _REOPENING = {Event.RETRY: Status.QUEUED, Event.ADOPT: Status.PROCESSING}
 
 TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = MappingProxyType(
     {
-        Status.QUEUED: {Event.SUBMIT: Status.SUBMITTING, Event.WAIT: Status.WAITING, **_ENDING},
+        Status.QUEUED: {
+            Event.SUBMIT: Status.SUBMITTING,
+            Event.WAIT: Status.WAITING,
+            Event.ADOPT: Status.PROCESSING,
+            **_ENDING,
+        },
         Status.SUBMITTING: {Event.ACCEPT: Status.PROCESSING, Event.WAIT: Status.WAITING, **_ENDING},
         Status.PROCESSING: {Event.WAIT: Status.WAITING, **_ENDING},
         Status.WAITING: {

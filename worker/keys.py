@@ -11,6 +11,7 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:deliveries-of:ID | list | ids of the job's deliveries |
 | {p}:delivery:ID | hash | a delivery: event, URL, state, attempts, since which of them its schedule counts |
 | {p}:index:STATUS:KIND, {p}:index:STATUS:KIND:MODEL | sorted set | job ids by sequence |
+| {p}:deadlines | sorted set | jobs that have not ended by their deadline |
 | {p}:ended | sorted set | ended jobs by the time of their end |
 | {p}:deliveries:STATE | sorted set | delivery ids by sequence |
 | {p}:wheel:NAME, {p}:leases:NAME | sorted set, hash | what is due when; who holds it |

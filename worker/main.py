@@ -35,7 +35,7 @@ from worker.signing import make_secret
 from worker.store import Store
 from worker.submit import Submit
 from worker.track import Track
-from worker.upkeep import PRUNE_EVERY_S, Prune, every
+from worker.upkeep import DEADLINES_EVERY_S, PRUNE_EVERY_S, Deadlines, Prune, every
 from worker.wheel import Wheel
 
 START_TIMEOUT_S = 5.0
@@ -178,6 +178,7 @@ class WorkerProcess:
         aside = [
             asyncio.create_task(self._listen(parts.submit)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
+            asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(every(BEAT_S, self._beat(wheels), self._store.now_ms)),
         ]
         self.ready.set()

@@ -122,6 +122,8 @@ class Store:
         )
         match answer[0]:
             case b"ok" | b"again":
+                if claim is not None:
+                    claim.counters.clear()
                 self._wake(change, deliveries=bool(deliveries))
                 return Applied(int(answer[1]))
             case b"exists":
@@ -143,6 +145,7 @@ class Store:
             keys.one("counters"), keys.one("events"), keys.deliveries("pending"), keys.one("sequence"),
             keys.one("ended"), keys.one("gate"), keys.one("cooldowns"), keys.deliveries_of(job.id),
             keys.index(before.status, kind, before.model), keys.index(job.status, kind, job.model), keys.one("health"),
+            keys.one("deadlines"),
             *(keys.delivery(delivery) for delivery in deliveries),
         ]  # fmt: skip
 
@@ -179,7 +182,7 @@ class Store:
             len(counters), *(part for counter in counters for part in counter),
             len(events), *(part for event in events for part in event),
             job.spec.webhook_url or "", job.updated_at_ms + self._first_delivery_ms,
-            note, ended, input_json,
+            note, job.deadline_at_ms, ended, input_json,
             lesson.pause_until_ms or "", lesson.hold or "", "1" if lesson.release_hold else "0",
             lesson.cool_model or "", lesson.cool_until_ms,
             model and self._models.label(model), int(is_well), self.keys.changed(job.id),
@@ -270,7 +273,11 @@ class Store:
     async def counters(self) -> dict[tuple[str, ...], int]:
         """Read all counters: name and labels, and what each has come to."""
         found = pairs(await self._link.command("HGETALL", self.keys.one("counters")))
-        return {tuple(name.decode().split("|")): int(value) for name, value in found.items()}
+        return {
+            tuple(name.decode("utf-8", "replace").split("|")): int(value)
+            for name, value in found.items()
+            if value.isdigit()
+        }
 
     # --- wheels
 
@@ -302,7 +309,11 @@ class Store:
             int(now),
             int(next_due) if next_due else None,
             held == b"1",
-            {model.decode(): int(until) for model, until in pairs(cooldowns).items()},
+            {
+                model.decode("utf-8", "replace"): int(until)
+                for model, until in pairs(cooldowns).items()
+                if until.isdigit()
+            },
         )
 
     async def renew(self, wheel: str, claims: Sequence[Claim]) -> None:
@@ -334,7 +345,17 @@ class Store:
         ]  # fmt: skip
         args: list[Argument] = [claim.member, claim.token, "" if due_ms is None else due_ms, field_name, value]
         args += [part for counter in claim.counters for part in self._counter(counter)]
-        return bool(await self._link.script("release", keys, args))
+        released = bool(await self._link.script("release", keys, args))
+        if released:
+            claim.counters.clear()
+        return released
+
+    async def abandon(self, claim: Claim) -> None:
+        """Leave a member to whoever has changed its job meanwhile; what was done under the claim is still counted."""
+        if not await self.release(claim, self.now_ms()):
+            key = self.keys.one("counters")
+            await self._link.together(("HINCRBY", key, *self._counter(counter)) for counter in claim.counters)
+            claim.counters.clear()
 
     # --- announcements
 
@@ -343,6 +364,17 @@ class Store:
         await self._link.listen(self.keys.one("wake"), called)
 
     # --- upkeep
+
+    async def overdue(self, now_ms: int, *, skip: int, limit: int) -> list[str]:
+        """Name jobs that have not ended by their deadline, the longest overdue first, without the first ``skip``."""
+        found = await self._link.command(
+            "ZRANGEBYSCORE", self.keys.one("deadlines"), "-inf", now_ms, "LIMIT", skip, limit
+        )
+        return [job_id.decode("utf-8", "replace") for job_id in found]
+
+    async def forget_deadline(self, job_id: str) -> None:
+        """Take a job without a record off the list of deadlines."""
+        await self._link.command("ZREM", self.keys.one("deadlines"), job_id)
 
     async def ended_before(self, before_ms: int, *, skip: int, limit: int) -> list[str]:
         """Name ended jobs that ended before a time, the oldest first, without the first ``skip``."""

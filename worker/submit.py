@@ -112,6 +112,8 @@ class Submit:
             if found is None:
                 log.warning("task.kept", job=job.id, task=answer.task_id, note="the job's record is gone")
                 return
+            if any(attempt.task_id == answer.task_id for attempt in found.attempts):
+                return  # it had been written, only the answer to the writing was lost
             change = late.keep_task(
                 found,
                 sent,
@@ -133,14 +135,14 @@ class Submit:
         now_ms = self._store.now_ms()
         if rescue := late.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
             if isinstance(await patiently(lambda: self._store.apply(rescue, claim=claim)), Stale):
-                await self._store.release(claim, self._store.now_ms())
+                await self._store.abandon(claim)
             return
         decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
         change = changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev())
         change = self._with_cooldown(change, job, failure, decision, outcome)
         result = await patiently(lambda: self._store.apply(change, claim=claim))
         if isinstance(result, Stale):
-            await self._store.release(claim, self._store.now_ms())
+            await self._store.abandon(claim)
             return
         tell_decision(change)
 

@@ -144,7 +144,7 @@ class Track:
         if isinstance(await patiently(lambda: self._store.apply(change, claim=claim)), Applied):
             tell_decision(change)
         else:  # canceled meanwhile, or the claim is another's: look again from the record as it is now
-            await self._store.release(claim, self._store.now_ms())
+            await self._store.abandon(claim)
 
     # --- a task that was given up
 

@@ -1,4 +1,4 @@
-"""Owns what is done now and then: pruning what has been kept for long enough.
+"""Owns what is done now and then: ending jobs at their deadline, pruning what has been kept for long enough.
 
 One ``run_once(now_ms)`` a duty, safe to run in several processes at once: the scripts decide, each job is pruned once.
 """
@@ -7,10 +7,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from config.log import log
+from jobs import late
+from jobs.changes import ON_SUBMIT_WHEEL, settle
+from jobs.decide import Fail
+from jobs.failures import own_failure
 from jobs.job import UnreadableRecord
+from jobs.verdict import Code
 from worker.link import RedisAway
-from worker.store import Store
+from worker.store import Applied, Store
+from worker.submit import tell_decision
 
+DEADLINES_EVERY_S = 2.0
+OVERDUE_BATCH = 200
 PRUNE_EVERY_S = 30.0
 PRUNE_BATCH = 500
 
@@ -46,6 +54,45 @@ class Prune:
             await self._store.forget_ended(job_id)
             return True
         return job.ended and await self._store.prune(job)
+
+
+class Deadlines:
+    """Fails jobs whose deadline passes while they wait: paused, held, or behind a long queue.
+
+    A task under way is not ended here: the track duty looks at it once more and makes it a late one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run_once(self, now_ms: int) -> int:
+        """Fail what is overdue; return how many jobs that were."""
+        failed = skip = 0
+        while batch := await self._store.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
+            gone = [await self._fail(job_id, now_ms) for job_id in batch]
+            failed += gone.count(True)
+            skip += gone.count(False)
+        return failed
+
+    async def _fail(self, job_id: str, now_ms: int) -> bool | None:
+        """Fail a job: True if it did, None where there was nothing to fail, False where it is left for now."""
+        try:
+            job = await self._store.get(job_id)
+        except UnreadableRecord:
+            return False
+        if job is None or job.ended:
+            await self._store.forget_deadline(job_id)
+            return None
+        if job.status not in ON_SUBMIT_WHEEL:
+            return False
+        rev, words = self._store.new_rev(), "the job's deadline passed before a submission"
+        change = late.rescued(job, outcome=None, now_ms=now_ms, rev=rev) or settle(
+            job, own_failure(Code.DEADLINE_EXCEEDED, words), Fail(), outcome=None, now_ms=now_ms, rev=rev
+        )
+        if not isinstance(await self._store.apply(change), Applied):
+            return False
+        tell_decision(change)
+        return True
 
 
 async def every(period_s: float, run_once: Callable[[int], Awaitable[object]], now_ms: Callable[[], int]) -> None:

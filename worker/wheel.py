@@ -111,6 +111,9 @@ class Wheel:
         except STORE_ERRORS as error:
             log.warning("redis.away", wheel=self._names[0], error=str(error))
             return AWAY_PAUSE_S
+        except Exception:  # noqa: BLE001 - what lies in Redis may be anything, and the others' work goes on
+            log.exception("duty.crashed", wheel=self._names[0])
+            return AWAY_PAUSE_S
         if self._stopping:
             await self._hand_back(claims.items)
             return 0.0

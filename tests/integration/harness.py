@@ -110,6 +110,10 @@ class Bench:
         assert job is not None
         return job
 
+    async def outbox_states(self, job_id: str) -> list[str]:
+        """Name the states of a job's deliveries."""
+        return [delivery.state for delivery in await self.store.outbox.of_job(job_id)]
+
     async def ended(self, job_id: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for a job's end; return its view."""
 

@@ -95,7 +95,7 @@ def test_a_task_id_that_comes_while_the_job_waits_for_the_resend_is_adopted() ->
     change = kept(job, sent)
     assert change.event is Event.ADOPT
     assert change.after.status is Status.PROCESSING
-    assert change.after.current == replace(sent, task_id="kept")
+    assert change.after.current == replace(sent, task_id="kept", adopted_at_ms=change.after.updated_at_ms)
     assert (change.after.next_action_at_ms, change.submit_at_ms, change.after.failure) == (None, None, None)
     assert change.looks == {1: LATER_MS + 7}
 
@@ -164,8 +164,8 @@ def test_a_withdrawn_attempts_task_id_gets_a_number_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["queued", "waiting"])
-def test_a_task_id_of_an_earlier_round_is_kept_aside(waiting: bool) -> None:  # noqa: FBT001
-    """A round opened by hand is not ended by what an earlier one sent."""
+def test_a_task_id_of_an_earlier_round_is_adopted(waiting: bool) -> None:  # noqa: FBT001
+    """A job opened again waits for the task it has paid for before, as long as it has not sent anything new."""
     job, _ = lost(job_of())
     job = begun(job)
     sent = job.current
@@ -177,10 +177,45 @@ def test_a_task_id_of_an_earlier_round_is_kept_aside(waiting: bool) -> None:  # 
         job = settled(job, DAILY, None)[0]
         assert job.status is Status.WAITING
     change = kept(job, sent)
-    assert change.event is None
-    assert (change.after.status, change.after.round, change.after.current) == (job.status, 2, None)
-    assert change.submit_at_ms is not None
-    assert attempt_of(change.after, "kept").watched
+    assert change.event is Event.ADOPT
+    assert (change.after.status, change.after.round) == (Status.PROCESSING, 2)
+    assert change.after.current is not None
+    assert (change.after.current.task_id, change.after.current.round) == ("kept", 2)
+    assert change.submit_at_ms is None
+
+
+def test_a_retry_waits_for_the_answer_a_cancel_has_overtaken() -> None:
+    """What was under way when the job was canceled may be answered yet; then nothing new is sent."""
+    job = begun(job_of())
+    sent = job.current
+    assert sent is not None
+    job = changes.cancel(job, now_ms=NOW_MS + 100, rev="c").after
+    change = changes.retry(job, now_ms=NOW_MS + 200, rev="r")
+    assert change.submit_at_ms == sent.started_at_ms + changes.OVERTAKEN_MS
+    adopted = kept(change.after, sent)
+    assert (adopted.event, adopted.after.status) == (Event.ADOPT, Status.PROCESSING)
+    later = sent.started_at_ms + changes.OVERTAKEN_MS
+    assert changes.retry(job, now_ms=later, rev="r").submit_at_ms == later
+
+
+def test_a_resend_in_a_later_round_keeps_the_key() -> None:
+    """A gateway that heeds the key makes one generation of the two submissions."""
+    job, first = lost(job_of())
+    job = settled(begun(job), UNKNOWN, Outcome.UNKNOWN)[0]
+    again = begun(changes.retry(job, now_ms=NOW_MS, rev="r").after)
+    assert again.current is not None
+    assert again.current.key == first.key
+
+
+def test_an_attempt_is_counted_once_however_often_it_turns() -> None:
+    """Given up, adopted and done after all: the first outcome counts, and the record tells the rest."""
+    job = changes.accept(begun(job_of()), "t", first_look_ms=7, now_ms=NOW_MS, rev="a").after
+    canceled = changes.cancel(job, now_ms=NOW_MS, rev="c")
+    adopted = changes.retry(canceled.after, now_ms=NOW_MS, rev="r")
+    done = changes.complete(adopted.after, 1, {"urls": ["u"]}, now_ms=NOW_MS, rev="d")
+    counted = [counter for change in (canceled, adopted, done) for counter in change.counted]
+    assert [counter.labels[1] for counter in counted if counter.name == "attempts_total"] == ["abandoned"]
+    assert [counter.labels[1] for counter in counted if counter.name == "jobs_total"] == ["canceled", "completed"]
 
 
 def test_an_unknown_is_resent_once_a_round_even_after_a_kept_task() -> None:
@@ -239,13 +274,18 @@ def test_another_model_has_another_key_after_an_unknown() -> None:
     assert job.current.key != sent.key
 
 
-def test_another_round_has_another_key() -> None:
-    """A retry by hand is a new generation, also after a submission of unknown acceptance."""
-    job, _ = lost(job_of())
-    job, sent = settled(begun(job), UNKNOWN, Outcome.UNKNOWN)[0], job.attempts[0]
-    job = begun(changes.retry(job, now_ms=NOW_MS, rev="5").after)
-    assert job.current is not None
-    assert job.current.key != sent.key
+def test_a_key_is_not_sent_for_ever() -> None:
+    """A gateway that answers a key the same way each time is asked with another one in the end."""
+    job, first = lost(job_of())
+    job = settled(begun(job), UNKNOWN, Outcome.UNKNOWN)[0]
+    keys = []
+    for number in range(3):
+        job = begun(changes.retry(job, now_ms=NOW_MS, rev=f"r{number}").after)
+        assert job.current is not None
+        keys.append(job.current.key)
+        job = changes.cancel(job, now_ms=NOW_MS, rev=f"c{number}").after
+    assert keys[0] == first.key
+    assert keys[1] != first.key
 
 
 def late_beside_a_running_one(status: str) -> Job:

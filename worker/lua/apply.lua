@@ -4,8 +4,8 @@
 --       6 track wheel        7 its leases         8 deliver wheel       9 index before     10 index after
 --      11 counters          12 events            13 pending deliveries 14 sequence         15 ended jobs
 --      16 gate              17 cooldowns         18 deliveries of job
---      19 index before with the model   20 index after with the model   21 models' health
---      22... one record for each new delivery, in the order of the events that have one
+--      19 index before with the model   20 index after with the model   21 models' health   22 deadlines
+--      23... one record for each new delivery, in the order of the events that have one
 -- ARGV  in the order of the take() calls below; a list is preceded by its length
 -- RETURNS  {'ok', seq}           written
 --          {'again', seq}        this very write (same new rev) had been done before
@@ -36,6 +36,7 @@ local counters = take_list(2)       -- counter, by how much
 local events = take_list(4)         -- event id, type, body, delivery id or ''
 local delivery_url, delivery_due_ms = take(), take()
 local note = take()
+local deadline_ms = take()          -- of a job that has not ended
 local ended = take()                -- '1' when the job has ended with this step, '0' when it is open again, '' neither
 local input = take()                -- a new job's input, '' otherwise
 local pause_until_ms, hold, release_hold = take(), take(), take()
@@ -71,10 +72,16 @@ end
 redis.call('XLEN', KEYS[12]); redis.call('ZCARD', KEYS[13]); redis.call('LLEN', KEYS[18])
 redis.call('LLEN', KEYS[3]); redis.call('ZCARD', KEYS[15])
 redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17]); redis.call('HLEN', KEYS[21])
-redis.call('ZCARD', KEYS[19]); redis.call('ZCARD', KEYS[20])
-for i = 22, #KEYS do redis.call('HLEN', KEYS[i]) end
+for _, i in ipairs({19, 20, 22}) do redis.call('ZCARD', KEYS[i]) end
+for i = 23, #KEYS do redis.call('HLEN', KEYS[i]) end
 local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
-local seq = redis.call('HGET', KEYS[1], 'seq') or redis.call('INCR', KEYS[14])
+local pending = tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0
+local seq = redis.call('HGET', KEYS[1], 'seq')
+-- As many numbers as the step can need, in one go; those it does not use are skipped.
+local last_sequence = redis.call('INCRBY', KEYS[14], 1 + 2 * #events)
+local sequence = last_sequence - 1 - 2 * #events
+local function next_sequence() sequence = sequence + 1; return sequence end
+seq = seq or next_sequence()
 
 -- writes
 local flat = {'rev', new_rev}
@@ -88,8 +95,13 @@ for before = 9, 19, 10 do
   if KEYS[before] ~= KEYS[after] then redis.call('ZREM', KEYS[before], job_id) end
   if KEYS[before] ~= KEYS[after] or expected_rev == '' then redis.call('ZADD', KEYS[after], seq, job_id) end
 end
-if ended == '1' then redis.call('ZADD', KEYS[15], now_ms, job_id) end
-if ended == '0' then redis.call('ZREM', KEYS[15], job_id) end
+if ended == '1' then
+  redis.call('ZADD', KEYS[15], now_ms, job_id)
+  redis.call('ZREM', KEYS[22], job_id)
+elseif ended == '0' or expected_rev == '' then
+  redis.call('ZREM', KEYS[15], job_id)
+  redis.call('ZADD', KEYS[22], deadline_ms, job_id)
+end
 
 if submit ~= 'keep' then
   redis.call('HDEL', KEYS[5], job_id)
@@ -103,26 +115,26 @@ end
 local delivery = 0
 for _, event in ipairs(events) do
   local entry = redis.call('XADD', KEYS[12], '*', 'id', event[1], 'type', event[2], 'job', job_id, 'body', event[3],
-    'seq', redis.call('INCR', KEYS[14]))
+    'seq', next_sequence())
   if event[4] ~= '' then
     delivery = delivery + 1
     if delivery_url ~= gone_url then
-      local sequence = redis.call('INCR', KEYS[14])
-      redis.call('HSET', KEYS[21 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
-        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', sequence)
+      local number = next_sequence()
+      redis.call('HSET', KEYS[22 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
+        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
       redis.call('ZADD', KEYS[8], delivery_due_ms, event[4])
-      redis.call('ZADD', KEYS[13], sequence, event[4])
+      redis.call('ZADD', KEYS[13], number, event[4])
       redis.call('RPUSH', KEYS[18], event[4])
-      redis.call('HINCRBY', KEYS[1], 'pending', 1)
+      pending = pending + 1
+      redis.call('HSET', KEYS[1], 'pending', pending)
     end
   end
 end
 
-for _, counter in ipairs(counters) do redis.call('HINCRBY', KEYS[11], counter[1], counter[2]) end
 if note ~= '' then redis.call('RPUSH', KEYS[3], note); redis.call('LTRIM', KEYS[3], -200, -1) end
 
 if pause_until_ms ~= '' then
-  local until_ms = tonumber(redis.call('HGET', KEYS[16], 'pause_until_ms') or '0')
+  local until_ms = tonumber(redis.call('HGET', KEYS[16], 'pause_until_ms') or '0') or 0
   if tonumber(pause_until_ms) > until_ms then redis.call('HSET', KEYS[16], 'pause_until_ms', pause_until_ms) end
 end
 if hold ~= '' then
@@ -133,14 +145,17 @@ elseif release_hold == '1' then
   redis.call('HDEL', KEYS[16], 'hold', 'hold_since_ms', 'probe_at_ms', 'probe_gap_ms')
 end
 if cool_model ~= '' then redis.call('HSET', KEYS[17], cool_model, cool_until_ms) end
+redis.call('PUBLISH', changed_channel, new_rev)
+if channel ~= '' then redis.call('PUBLISH', channel, 'due') end
+
+-- Last, and unable to break the step: what is only counted. A field that holds no number stays as it is.
+for _, counter in ipairs(counters) do redis.pcall('HINCRBY', KEYS[11], counter[1], counter[2]) end
 if health_model ~= '' then
   if is_well == '1' then
     redis.call('HSET', KEYS[21], health_model .. '|in_a_row', 0, health_model .. '|ok_at_ms', now_ms)
   else
-    redis.call('HINCRBY', KEYS[21], health_model .. '|in_a_row', 1)
+    redis.pcall('HINCRBY', KEYS[21], health_model .. '|in_a_row', 1)
     redis.call('HSET', KEYS[21], health_model .. '|failed_at_ms', now_ms)
   end
 end
-redis.call('PUBLISH', changed_channel, new_rev)
-if channel ~= '' then redis.call('PUBLISH', channel, 'due') end
 return {'ok', seq}

@@ -17,7 +17,9 @@ local gate = {}
 local found = redis.call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
 
-local takeover_from_ms = tonumber(gate.takeover_from_ms or '0')
+local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubbish counts as nothing
+
+local takeover_from_ms = number('takeover_from_ms')
 if ARGV[4] == '1' then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
@@ -26,17 +28,17 @@ end
 local function due_later(at_ms) if not next_due or at_ms < next_due then next_due = at_ms end end
 
 if gated then
-  local pause_until_ms = tonumber(gate.pause_until_ms or '0')
+  local pause_until_ms = number('pause_until_ms')
   if pause_until_ms > now_ms then limit = 0; due_later(pause_until_ms) end
   if gate.hold then
     held = '1'
-    local probe_at_ms = tonumber(gate.probe_at_ms or '0')
+    local probe_at_ms = number('probe_at_ms')
     if probe_at_ms > now_ms then limit = 0; due_later(probe_at_ms) else limit = math.min(limit, 1) end
   end
   if per_minute > 0 and limit > 0 then
     -- A leaky bucket of five seconds' worth: booked_ms is the time up to which the budget is spent.
     local gap_ms = 60000 / per_minute
-    local booked_ms = math.max(tonumber(gate.booked_ms or '0'), now_ms)
+    local booked_ms = math.max(number('booked_ms'), now_ms)
     local free = math.floor((now_ms + math.max(5000, gap_ms) - booked_ms) / gap_ms)
     if free < limit then limit = math.max(free, 0) end
     if limit == 0 then due_later(math.ceil(now_ms + gap_ms)) end
@@ -76,7 +78,7 @@ end
 if spent > 0 and gated then
   if per_minute > 0 then redis.call('HSET', KEYS[1], 'booked_ms', math.floor(gate.booked_ms + spent * 60000 / per_minute)) end
   if gate.hold then
-    local gap_ms = math.min(tonumber(gate.probe_gap_ms or '5000') * 2, 60000)
+    local gap_ms = math.min(math.max(number('probe_gap_ms'), 2500) * 2, 60000)
     redis.call('HSET', KEYS[1], 'probe_at_ms', now_ms + gap_ms, 'probe_gap_ms', gap_ms)
   end
 end

@@ -22,8 +22,8 @@ redis.call('HSET', KEYS[1], 'state', ARGV[3], 'attempts', ARGV[5])
 if state ~= ARGV[3] then
   redis.call('ZREM', KEYS[5], ARGV[1])
   redis.call('ZADD', KEYS[6], seq, ARGV[1])
-  if job_exists == 1 and state == 'pending' then redis.call('HINCRBY', KEYS[4], 'pending', -1) end
+  if job_exists == 1 and state == 'pending' then redis.pcall('HINCRBY', KEYS[4], 'pending', -1) end
 end
 if ARGV[6] ~= '' and job_exists == 1 then redis.call('HSET', KEYS[4], 'gone_url', ARGV[6]) end
-for i = 7, #ARGV, 2 do redis.call('HINCRBY', KEYS[7], ARGV[i], ARGV[i + 1]) end
+for i = 7, #ARGV, 2 do redis.pcall('HINCRBY', KEYS[7], ARGV[i], ARGV[i + 1]) end
 return 1

@@ -18,7 +18,7 @@ if state ~= 'pending' then
   redis.call('ZREM', KEYS[6], ARGV[1])
   redis.call('ZADD', KEYS[7], seq, ARGV[1])
   redis.call('HSET', KEYS[1], 'state', 'pending', 'schedule_from', ARGV[2])
-  redis.call('HINCRBY', KEYS[4], 'pending', 1)
+  redis.pcall('HINCRBY', KEYS[4], 'pending', 1)
   if redis.call('HGET', KEYS[4], 'gone_url') == redis.call('HGET', KEYS[1], 'url') then
     redis.call('HDEL', KEYS[4], 'gone_url')
   end
