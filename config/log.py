@@ -37,6 +37,7 @@ EVENTS = frozenset(
         "record.unreadable",
         "redis.away",
         "request.failed",
+        "request.refused",
         "task.accepted",
         "task.ended_late",
         "task.kept",

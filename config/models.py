@@ -11,6 +11,7 @@ from typing import Any
 from config.settings import SettingsError
 
 KINDS = ("video", "image", "music", "audio", "voice")
+SEPARATOR = "|"  # of a counter's labels, of which a model's name is one
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def _chain_faults(chains: dict[str, Any]) -> list[str]:
             faults.append(f"chains.{task}: must be a list of model ids, the primary first")
             continue
         for model in models:
+            if SEPARATOR in model:
+                faults.append(f"chains.{task}: {model} must not contain {SEPARATOR}")
             if model in seen:
                 faults.append(f"chains.{task}: {model} stands in chain {seen[model]} already; a model has one chain")
             seen[model] = task
@@ -113,6 +116,8 @@ def _kind_faults(kinds: dict[str, Any], chains: dict[str, Any]) -> list[str]:
 def _model_faults(models: dict[str, Any]) -> list[str]:
     faults = []
     for model, flags in models.items():
+        if SEPARATOR in model:
+            faults.append(f"models.{model}: must not contain {SEPARATOR}")
         if not isinstance(flags, dict) or flags.keys() - {"text_output"}:
             faults.append(f"models.{model}: must be a table; allowed is text_output")
         elif not isinstance(flags.get("text_output", False), bool):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -94,11 +94,60 @@ def _webhook_url(text: str) -> str:
     return text
 
 
-def _redis_url(text: str) -> str:
-    parts = _split(text)
-    if parts is None or parts[0] not in {"redis", "rediss", "unix"}:
-        raise ValueError("a redis://, rediss:// or unix:// URL")
+def _redis_text(text: str) -> str:
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("printable ASCII without spaces")
     return text
+
+
+_RedisOptions = Mapping[str, tuple[Callable[[str], Any], str]]
+_any_redis: _RedisOptions = {  # name -> (parser, how it is written)
+    "db": (partial(_whole, low=0, high=999_999), "N"),
+    "username": (str, "TEXT"),
+    "password": (str, "TEXT"),
+    "client_name": (_redis_text, "TEXT"),
+    "socket_timeout": (partial(_seconds, low=0.001), "SECONDS"),
+    "socket_connect_timeout": (partial(_seconds, low=0.001), "SECONDS"),
+    "health_check_interval": (partial(_whole, low=0, high=86_400), "SECONDS"),
+    "retry_on_timeout": (_switch, "yes|no"),
+}
+_tcp_redis: _RedisOptions = {**_any_redis, "socket_keepalive": (_switch, "yes|no")}
+_tls_redis: _RedisOptions = {
+    **_tcp_redis,
+    "ssl_ca_certs": (_redis_text, "FILE"),
+    "ssl_certfile": (_redis_text, "FILE"),
+    "ssl_keyfile": (_redis_text, "FILE"),
+    "ssl_cert_reqs": (partial(_choice, of=("required", "optional", "none")), "required|optional|none"),
+    "ssl_check_hostname": (_switch, "yes|no, yes only with ssl_cert_reqs=required"),
+}
+_redis_options: Mapping[str, _RedisOptions] = {"redis": _tcp_redis, "rediss": _tls_redis, "unix": _any_redis}
+
+
+def _redis_url(text: str) -> str:
+    """Refuse what the client would trip over only when it connects: options it does not know or cannot read."""
+    parts = _split(text)
+    if parts is None or parts[0] not in _redis_options:
+        raise ValueError("a redis://, rediss:// or unix:// URL")
+    url, options = urlsplit(text), _redis_options[parts[0]]
+    path = r"/.+" if url.scheme == "unix" else r"/?[0-9]{0,6}"
+    if not re.fullmatch(path, url.path) or url.fragment or any("\ud800" <= char <= "\udfff" for char in text):
+        where = "unix:///PATH?db=N" if url.scheme == "unix" else f"{url.scheme}://HOST:PORT/N"
+        raise ValueError(f"{where}, with what is special in a name or password percent-encoded")
+    if not _are_readable(parse_qsl(url.query, keep_blank_values=True), options):
+        allowed = ", ".join(f"{name}={form}" for name, (_, form) in options.items())
+        raise ValueError(f"after the ? of a {url.scheme}:// URL, each once: {allowed}")
+    return text
+
+
+def _are_readable(pairs: list[tuple[str, str]], options: _RedisOptions) -> bool:
+    given = {name: unquote(value) for name, value in pairs}
+    try:
+        for name, value in given.items():
+            options[name][0](value)
+    except (KeyError, ValueError):
+        return False
+    unverified = given.get("ssl_cert_reqs", "required") != "required"
+    return len(given) == len(pairs) and not (unverified and _switch(given.get("ssl_check_hostname", "no")))
 
 
 def _split(text: str) -> tuple[str, str | None] | None:

@@ -14,7 +14,8 @@ Theory. Three lock files lie in the directory, never removed, because a lock on 
 
 ``socket.path`` notes where the server listens. It is written before the server starts, so a starter killed at any line
 leaves either nothing or a server that the next one finds. A note is only a hint: a server is believed to be ours
-when ``server.lock`` is held and the one behind the socket says that its ``dir`` is this directory.
+when ``server.lock`` is held and the one behind the socket says that its ``dir`` is this directory. A server that
+died is started again where it listened, as long as anybody has a share: they know no other place.
 
 What a crash leaves. Users killed: an orphan, which the next one adopts. The server killed: a free ``server.lock``, a
 stale note and socket, and an append-only file with all that it answered: with ``appendfsync always`` it writes and
@@ -31,9 +32,7 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
-import tempfile
 import time
 from contextlib import suppress
 from enum import Enum
@@ -46,7 +45,8 @@ from redis import Redis
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.data_dir import LOOK_EVERY_S, SOCKET_DIR_PREFIX, SOCKET_NAME, Home, Lock, has_data, noted_socket, size_bytes
+from worker.data_dir import LOOK_EVERY_S, Home, Lock, has_data, noted_socket, size_bytes
+from worker.sockets import discard_socket, make_socket_path, remake_socket_path
 
 _DECIDE_TIMEOUT_S = 75.0
 _LOAD_TIMEOUT_S = 60.0
@@ -55,8 +55,6 @@ _CLOSE_TIMEOUT_S = 4.5
 _CLOSE_DECIDE_TIMEOUT_S = 1.0
 _ANSWER_TIMEOUT_S = 1.0
 
-# The kernel cuts off at 107 bytes (104 on macOS) without a word.
-_SOCKET_PATH_MAX_BYTES = 99
 _LOG_NAME = "redis.log"
 
 # Neither our keys nor a broken locale (redis 7 refuses to start with one) belong in a process that outlives us.
@@ -96,7 +94,7 @@ class EmbeddedRedis:
     def __init__(self, home: "Home", listening: Path, child: subprocess.Popen[bytes] | None) -> None:
         self.url = f"unix://{quote(str(listening))}?db=0"
         self._home: Home | None = home
-        self._listening = listening
+        self.listening = listening
         self._child = child
         self.started_here = child is not None
 
@@ -122,6 +120,21 @@ class EmbeddedRedis:
             ) from error
         return cls(home, listening, child)
 
+    def revive(self) -> bool:
+        """Start the server again if it has died, for all who have a share; tell whether it was this call that did.
+
+        Raises EmbeddedRedisError. Not to be called while ``close`` is.
+        """
+        home = self._home
+        if home is None:
+            return False
+        with home.deciding(_CLOSE_DECIDE_TIMEOUT_S) as granted:
+            if not (granted and home.is_in_place() and home.is_deserted()):
+                return False
+            _disown(self._child)
+            self.listening, self._child = _start(home)
+            return True
+
     def close(self) -> None:
         """Give the share back, and stop the server if it was the last; safe to call twice, done within 5 s."""
         home, self._home = self._home, None
@@ -132,7 +145,7 @@ class EmbeddedRedis:
             # Not granted: somebody is opening, so we are not the last; or is stuck, and then an orphan awaits adoption.
             with home.deciding(_CLOSE_DECIDE_TIMEOUT_S) as granted:
                 if granted and home.users.take(fcntl.LOCK_EX):
-                    _stop(home, self._listening, self._child, deadline_s)
+                    _stop(home, self.listening, self._child, deadline_s)
                 home.users.close()
         finally:
             home.leave()
@@ -193,9 +206,7 @@ def _take_share(home: Home, *, may_start_empty: bool) -> tuple[Path, subprocess.
 def _start(home: Home) -> tuple[Path, subprocess.Popen[bytes]]:
     binary = find_server()
     _refuse_newer_layout(home.root, binary)
-    if stale := noted_socket(home.root):
-        _discard_socket(stale)
-    listening = _make_socket_dir() / SOCKET_NAME
+    listening = _choose_socket(home)
     child: subprocess.Popen[bytes] | None = None
     try:
         home.note(listening)
@@ -219,12 +230,28 @@ def _start(home: Home) -> tuple[Path, subprocess.Popen[bytes]]:
             assert_never(answer)
 
 
+def _choose_socket(home: Home) -> Path:
+    """Choose where the server listens: where it did while there are others, who look for it there; else anew."""
+    stale = noted_socket(home.root)
+    if stale:
+        discard_socket(stale)
+    return stale if stale and not _is_alone(home) and remake_socket_path(stale) else make_socket_path()
+
+
+def _is_alone(home: Home) -> bool:
+    """Tell whether nobody else has a share; ask only while deciding, and having one."""
+    alone = home.users.take(fcntl.LOCK_EX)
+    home.users.wait(fcntl.LOCK_SH, _SILENCE_TIMEOUT_S)  # a conversion that fails has lost the lock
+    return alone
+
+
 def _undo_start(home: Home, listening: Path, child: subprocess.Popen[bytes] | None) -> None:
     if child:
         child.kill()
         child.wait()
-    _discard_socket(listening)
-    home.forget()
+    discard_socket(listening)
+    if _is_alone(home):  # else the next attempt has to be made where the others look for it
+        home.forget()
 
 
 def _spawn(home: Home, binary: Path, listening: Path) -> subprocess.Popen[bytes]:
@@ -340,7 +367,7 @@ def _stop(home: Home, opened_at: Path, child: subprocess.Popen[bytes] | None, de
     if child:
         with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, deadline_s - time.monotonic()))
-    _discard_socket(listening)
+    discard_socket(listening)
     if in_place:
         home.forget()
 
@@ -349,29 +376,6 @@ def _disown(child: subprocess.Popen[bytes] | None) -> None:
     """Stop minding a server that others still use, so that Popen does not warn of it."""
     if child and child.poll() is None:
         child.returncode = 0
-
-
-def _make_socket_dir() -> Path:
-    parent = tempfile.gettempdir()
-    longest = os.fsencode(parent) + f"/{SOCKET_DIR_PREFIX}12345678/{SOCKET_NAME}".encode()
-    # arq takes a URL's path as it stands, so it must read the same quoted and unquoted.
-    if len(longest) > _SOCKET_PATH_MAX_BYTES or quote(os.fsencode(parent)) != parent:
-        parent = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it
-    return Path(tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX, dir=parent))
-
-
-def _discard_socket(listening: Path) -> None:
-    """Remove a dead server's socket and its directory.
-
-    Leave them if somebody listens: a copied DATA_DIR comes with the original's note.
-    """
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.settimeout(_ANSWER_TIMEOUT_S)
-        try:
-            probe.connect(str(listening))
-        except (ConnectionRefusedError, FileNotFoundError):
-            listening.unlink(missing_ok=True)
-            listening.parent.rmdir()
 
 
 def _refuse_newer_layout(root: Path, binary: Path) -> None:

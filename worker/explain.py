@@ -34,6 +34,8 @@ def explain_file(path: Path, *, as_json: bool) -> int:
     for number, row in _rows(path):
         failure = classify(_signal(row, number))
         expected = row.get("expect") or {}
+        if not isinstance(expected, dict):
+            raise Failed(f"--file: line {number}: expect must be a JSON object")
         wrong = {
             name: expected[name]
             for name in JUDGED
@@ -43,7 +45,7 @@ def explain_file(path: Path, *, as_json: bool) -> int:
         differences += bool(wrong)
         _print(failure, as_json=as_json)
         for name, value in wrong.items():
-            sys.stderr.write(f"line {number}: {name} is {getattr(failure, name)}, expected {value}\n")
+            sys.stderr.write(f"line {number}: {name} is {getattr(failure, name)}, expected {json.dumps(value)}\n")
     if compared:
         sys.stderr.write(f"{compared} compared, {differences} different\n")
     return 1 if differences else 0
@@ -51,7 +53,7 @@ def explain_file(path: Path, *, as_json: bool) -> int:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise Failed(f"--file: cannot be read: {path} ({error})") from error
     for number, line in enumerate(lines, start=1):
@@ -61,6 +63,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             row = json.loads(line)
         except ValueError as error:
             raise Failed(f"--file: line {number} is not JSON ({error})") from error
+        except RecursionError:
+            raise Failed(f"--file: line {number} is nested too deep") from None
         if not isinstance(row, dict):
             raise Failed(f"--file: line {number} is not a JSON object")
         yield number, row

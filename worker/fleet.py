@@ -1,21 +1,22 @@
 """Owns what concerns all workers together: who is alive, what is paused, how deep queues are, how models fare.
 
 A worker is alive while it says so every few seconds. Depths and ages are read from the wheels and indexes themselves,
-never counted on the side; nothing here goes through the jobs.
+never counted on the side; nothing here goes through the jobs. What cannot be read is left out and logged: one row that
+is damaged must not hide the rest.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from config.models import KINDS
 from jobs.states import Status
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
-from worker.link import Link, pairs
+from worker.link import Link, pairs, unreadable
 from worker.listing import INDEXED_KINDS
 from worker.outbox import STATES
-from worker.record import rfc3339
+from worker.record import UNSHOWABLE, number, rfc3339
 
 BEAT_S = 2.0
 ALIVE_MS = 10_000  # a worker that has said nothing for so long is taken for dead
@@ -40,7 +41,7 @@ class Overview:
     at_ms: int
     jobs: Mapping[tuple[str, str], int]  # (kind, status) -> how many
     queues: Mapping[str, Depth]
-    paused: Mapping[str, int]  # kind -> since (ms)
+    paused: Mapping[str, int]  # kind -> since (ms), 0 where that is not known
     pause_until_ms: int  # the gateway's requests a minute are used up until then
     hold: str | None  # the failure code for which submissions are held
     hold_since_ms: int | None
@@ -52,7 +53,10 @@ class Overview:
     @property
     def alive(self) -> list[Mapping[str, Any]]:
         """The workers that are alive."""
-        return [worker for worker in self.workers if self.at_ms - worker["seen_at_ms"] <= ALIVE_MS]
+        return [worker for worker in self.workers if self._is_alive(worker)]
+
+    def _is_alive(self, worker: Mapping[str, Any]) -> bool:
+        return bool(abs(self.at_ms - worker["seen_at_ms"]) <= ALIVE_MS)  # one seen in the far future is none
 
     def view(self) -> dict[str, Any]:
         """Show it as plain JSON, times in RFC 3339: what `queues` prints and `GET /v1/queues` answers."""
@@ -89,7 +93,7 @@ class Overview:
     def _worker(self, worker: Mapping[str, Any]) -> dict[str, Any]:
         told = {name: worker.get(name) for name in ("host", "pid", "in_flight", "concurrency")}
         times = {"started_at": rfc3339(worker.get("started_at_ms")), "seen_at": rfc3339(worker["seen_at_ms"])}
-        return {"id": worker["id"], **told, **times, "alive": self.at_ms - worker["seen_at_ms"] <= ALIVE_MS}
+        return {"id": worker["id"], **told, **times, "alive": self._is_alive(worker)}
 
 
 class Fleet:
@@ -125,11 +129,11 @@ class Fleet:
     # --- what there is
 
     async def overview(self, now_ms: int) -> Overview:
-        """Read how the fleet stands, in one go."""
+        """Read how the fleet stands, as of one moment."""
         keys, wheels = self._keys, {"arq": self._keys.one("jobs"), **{name: self._keys.wheel(name) for name in WHEELS}}
         rows = [(kind, str(status)) for kind in INDEXED_KINDS for status in Status]
         answers = iter(
-            await self._link.together(
+            await self._link.atomic(
                 [
                     *(("ZCARD", keys.index(status, kind)) for kind, status in rows),
                     *(part for wheel in wheels.values() for part in _depth(wheel, now_ms)),
@@ -146,30 +150,50 @@ class Fleet:
             at_ms=now_ms,
             jobs=jobs,
             queues=queues,
-            paused={kind: int(since) for kind in KINDS if (since := gate.get(f"paused:{kind}"))},
-            pause_until_ms=int(gate.get("pause_until_ms", 0)),
+            paused={kind: _number("gate", field, gate) or 0 for kind in KINDS if (field := f"paused:{kind}") in gate},
+            pause_until_ms=_number("gate", "pause_until_ms", gate) or 0,
             hold=gate.get("hold"),
-            hold_since_ms=_number(gate.get("hold_since_ms")),
-            probe_at_ms=_number(gate.get("probe_at_ms")),
-            cooldowns={model: int(until) for model, until in cooldowns.items() if int(until) > now_ms},
-            workers=tuple(sorted(map(json.loads, workers.values()), key=lambda worker: str(worker["id"]))),
+            hold_since_ms=_number("gate", "hold_since_ms", gate),
+            probe_at_ms=_number("gate", "probe_at_ms", gate),
+            cooldowns={
+                model: until_ms
+                for model in cooldowns
+                if (until_ms := _number("cooldowns", model, cooldowns)) is not None and until_ms > now_ms
+            },
+            workers=tuple(sorted(_workers(workers), key=lambda worker: str(worker["id"]))),
             webhooks=webhooks,
         )
 
     async def health(self) -> dict[str, dict[str, int]]:
         """Read how the models have fared: ``in_a_row`` failures, ``ok_at_ms`` and ``failed_at_ms``, where there are."""
         found: dict[str, dict[str, int]] = {}
-        for name, value in _text(await self._link.command("HGETALL", self._keys.one("health"))).items():
+        stored = _text(await self._link.command("HGETALL", self._keys.one("health")))
+        for name in stored:
             model, _, what = name.rpartition("|")
-            found.setdefault(model, {})[what] = int(value)
+            value = _number("health", name, stored)
+            if value is not None:
+                found.setdefault(model, {})[what] = value
         return found
 
     async def forget_dead(self, now_ms: int) -> None:
-        """Take workers off the list that died long ago."""
-        workers = map(json.loads, _text(await self._link.command("HGETALL", self._keys.one("workers"))).values())
-        dead = [str(worker["id"]) for worker in workers if now_ms - worker["seen_at_ms"] > FORGOTTEN_MS]
-        if dead:
-            await self.leave(*dead)
+        """Forget workers that died long ago, and cooldowns that are over or tell no time.
+
+        A cooldown that begins at this very moment may go with the old one of its model: it is learned again.
+        """
+        workers, cooldowns = (
+            pairs(answer)
+            for answer in await self._link.atomic(
+                ("HGETALL", self._keys.one(name)) for name in ("workers", "cooldowns")
+            )
+        )
+        seen = {worker["id"]: worker["seen_at_ms"] for worker in _workers(_text(workers))}
+        alive = {name for name, seen_at_ms in seen.items() if abs(now_ms - seen_at_ms) <= FORGOTTEN_MS}
+        for name, dead in (
+            ("workers", [worker for worker in workers if worker.decode("utf-8", "replace") not in alive]),
+            ("cooldowns", [model for model, until in cooldowns.items() if (number(until) or 0) <= now_ms]),
+        ):
+            if dead:
+                await self._link.command("HDEL", self._keys.one(name), *dead)
 
 
 def _depth(wheel: str, now_ms: int) -> list[tuple[str | int, ...]]:
@@ -177,13 +201,38 @@ def _depth(wheel: str, now_ms: int) -> list[tuple[str | int, ...]]:
 
 
 def _read_depth(entries: int, due: int, first: list[bytes], now_ms: int) -> Depth:
-    oldest_s = max(now_ms - float(first[1]), 0) / 1000 if first else 0.0
+    since_ms = number(first[1]) if first else None
+    oldest_s = max(now_ms - since_ms, 0) / 1000 if since_ms is not None else 0.0
     return Depth(int(entries), int(due), round(oldest_s, 3))
 
 
 def _text(flat: Any) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in pairs(flat).items()}
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in pairs(flat).items()}
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text else None
+def _number(what: str, name: str, stored: Mapping[str, str]) -> int | None:
+    """Read a number out of a small hash; None where it is not there, or is none, which is logged."""
+    if not (text := stored.get(name)):
+        return None
+    if (read := number(text)) is None:
+        unreadable(what, name, f"{text[:100]!r} is no number")
+    return read
+
+
+def _workers(stored: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Read the workers' entries; each has its ``id`` and a ``seen_at_ms``."""
+    for name, text in stored.items():
+        try:
+            told = json.loads(text, parse_constant=_refuse)
+            times = {"seen_at_ms": number(told["seen_at_ms"]), "started_at_ms": number(told.get("started_at_ms"))}
+        except UNSHOWABLE as error:
+            unreadable("workers", name, f"{type(error).__name__}: {error}")
+            continue
+        if times["seen_at_ms"] is None:
+            unreadable("workers", name, "seen_at_ms is no number")
+            continue
+        yield {**told, **times, "id": name}
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,10 +1,10 @@
-"""Owns how the indexes of jobs are read: their tops, merged into one list, newest first.
+"""Owns how indexes are read: their tops, merged into one list, newest first.
 
 Imports the standard library only, because the Python client lists jobs by it as the other doors do.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import itemgetter
 
@@ -17,3 +17,10 @@ def newest(rows: Iterable[Iterable[tuple[bytes, bytes | float]]], limit: int) ->
         reverse=True,
     )
     return list(islice(merged, limit))
+
+
+def read_top(flat: Sequence[bytes]) -> list[tuple[int, str]]:
+    """Read what ``lua/top.lua`` has merged already: ids and sequences in turn, as (sequence, id)."""
+    return [
+        (int(sequence), name.decode("utf-8", "replace")) for name, sequence in zip(flat[::2], flat[1::2], strict=True)
+    ]

@@ -3,14 +3,18 @@
 Commands of one turn of the event loop leave together, one pipeline is under way at a time, and what arrives
 meanwhile forms the next: the busier the process, the fewer round trips a command costs. A lost script cache (a Redis
 restart) is mended on the spot. Every error that means "Redis is away" is one exception, ``RedisAway``.
+
+What listens has connections of its own, which are lost and closed without the commands' ever noticing.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
@@ -25,6 +29,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -33,10 +38,12 @@ from config.log import log
 
 MAX_BATCH = 256
 MAX_PIPELINES = 1
+MAX_ATOMIC = 4  # transactions under way at a time, each on a connection of its own
 AWAY_ERRORS = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
 SILENCE_S = 5.0
 CLOSE_S = 1.0
 PATIENCE_FIRST_S, PATIENCE_MAX_S = 0.05, 2.0
+TOLD_EVERY_S, MOST_TOLD = 60.0, 100
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
@@ -70,8 +77,11 @@ class Link:
             socket_timeout=10,
             socket_connect_timeout=2,
             health_check_interval=30,
-            max_connections=MAX_PIPELINES + 8,
+            max_connections=MAX_PIPELINES + MAX_ATOMIC + 4,
         )
+        # Health checks are a subscription's own: redis-py's would be sent midway through an interruptible read.
+        self._ears = aioredis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=2, health_check_interval=0)
+        self._atomic = asyncio.Semaphore(MAX_ATOMIC)
         self._waiting: deque[tuple[tuple[Argument, ...], str | None, asyncio.Future[Any]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._flush_planned = False
@@ -90,21 +100,44 @@ class Link:
         """Run plain commands in one go, each by itself; raise the first error of any."""
         return list(await asyncio.gather(*(self._send(tuple(command), None) for command in commands)))
 
-    async def listen(self, channel: str, called: Callable[[], None]) -> NoReturn:
-        """Call back on every message of a channel; raise ``RedisAway`` when the connection is lost."""
+    async def each(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Run plain commands in one go; what Redis refuses of them has its ``ResponseError`` as its answer."""
+        sent = (self._send(tuple(command), None) for command in commands)
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, ResponseError):
+                raise answer
+        return answers
+
+    async def atomic(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Run plain commands as of one moment; raise the first error of any."""
         try:
-            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await pubsub.subscribe(channel)
-                await hear(pubsub, called)
+            async with self._atomic, self._redis.pipeline(transaction=True) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                answers = list(await pipe.execute(raise_on_error=False))
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
         except (RedisError, OSError) as error:
-            raise _meaning(error) from error
+            meaning = _meaning(error)
+            self.interrupted |= isinstance(meaning, RedisAway)
+            raise meaning from error
+        return answers
+
+    async def listen(self, channel: str, called: Callable[[], None]) -> NoReturn:
+        """Call back on every message of a channel, and once it is heard; raise ``RedisAway`` when that is lost."""
+        async with self.subscription() as subscription:
+            await subscription.tune({channel})
+            while True:
+                if await subscription.next() is not None:
+                    called()
 
     @asynccontextmanager
-    async def subscription(self, *channels: str) -> AsyncIterator["Subscription"]:
-        """Subscribe to channels, and to more later; raise ``RedisAway`` when the connection is lost."""
+    async def subscription(self) -> AsyncIterator["Subscription"]:
+        """Open a subscription, to be tuned first; raise ``RedisAway`` when its connection is lost."""
         try:
-            async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await pubsub.subscribe(*channels)
+            async with self._ears.pubsub() as pubsub:
                 yield Subscription(pubsub)
         except (RedisError, OSError) as error:
             raise _meaning(error) from error
@@ -122,6 +155,7 @@ class Link:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._redis.aclose()
+        await self._ears.aclose()
 
     async def _send(self, args: tuple[Argument, ...], script: str | None) -> Any:
         loop = asyncio.get_running_loop()
@@ -185,25 +219,60 @@ class Link:
 
 
 class Subscription:
-    """Channels that are listened to; going through it gives the channel of each message."""
+    """Channels that are listened to. One task uses it; all that others may do is ``interrupt``.
+
+    A connection must not be written to while a read of it fails. So reading stops for every change of the channels,
+    and what was read of a message until then stays with the connection.
+    """
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub
+        self._tuned: AbstractSet[str] = frozenset()
+        self._reading: asyncio.Timeout | None = None
+        self._interrupted = False
+        self._asked_for_life = False
 
-    async def add(self, *channels: str) -> None:
-        """Listen to more channels."""
-        if channels:
-            await self._pubsub.subscribe(*channels)
+    async def tune(self, channels: AbstractSet[str]) -> None:
+        """Listen to these channels and to no others; ``next`` tells of each when it is heard."""
+        before, self._tuned = self._tuned, frozenset(channels)
+        if new := self._tuned - before:
+            await self._pubsub.subscribe(*new)
+        if old := before - self._tuned:
+            await self._pubsub.unsubscribe(*old)
 
-    async def drop(self, channel: str) -> None:
-        """Listen to a channel no longer."""
-        await self._pubsub.unsubscribe(channel)
+    def interrupt(self) -> None:
+        """Have ``next`` give None at once, or as soon as it has given what has come."""
+        self._interrupted = True
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(0)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def next(self) -> str | None:
+        """Name the channel of the next message, or one that is heard from now on; None where interrupted."""
         while True:
-            message = await self._pubsub.get_message(timeout=SILENCE_S)
-            if message is not None:
-                yield message["channel"].decode()
+            try:
+                # A time-out of 0 takes what has come and waits for nothing.
+                async with asyncio.timeout(0 if self._interrupted else None) as self._reading:
+                    message = await self._pubsub.get_message(timeout=SILENCE_S)
+            except TimeoutError:
+                if not self._interrupted:
+                    raise
+                self._interrupted = False
+                return None
+            finally:
+                self._reading = None
+            if message is None:
+                await self._ask_for_life()
+                continue
+            self._asked_for_life = False
+            if message["type"] in {"message", "subscribe"}:
+                return str(message["channel"].decode())
+
+    async def _ask_for_life(self) -> None:
+        """Have a silent server say something; raise where it has been asked before."""
+        if self._asked_for_life:
+            raise RedisConnectionError("a subscription has fallen silent")
+        self._asked_for_life = True
+        await self._pubsub.ping()
 
 
 def _meaning(error: Exception) -> Exception:
@@ -229,6 +298,19 @@ def pairs(flat: Any) -> dict[bytes, bytes]:
     if isinstance(flat, dict):
         return flat
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+_told: dict[tuple[str, str], float] = {}
+
+
+def unreadable(what: str, row: str, error: object) -> None:
+    """Log that a row of ours cannot be read and is left out: each once a minute, and no more than a hundred of them."""
+    now_s = time.monotonic()
+    for told in [told for told, at_s in _told.items() if now_s - at_s > TOLD_EVERY_S]:
+        del _told[told]
+    if (what, row) not in _told and len(_told) < MOST_TOLD:
+        _told[what, row] = now_s
+        log.warning("record.unreadable", what=what, row=row, error=str(error)[:200])
 
 
 async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:

@@ -1,19 +1,20 @@
 """Owns how jobs are listed: newest first, by status, kind and model, a page at a time.
 
 Every job lies in the index of its status and kind, and in that of its status, kind and model, under a sequence that
-never changes. A list merges the tops of the indexes its filters leave, so that it costs the same whatever there is.
+never changes. A list merges the tops of the indexes its filters leave, so that it costs the same whatever there is;
+they are read as of one moment, so that a job on its way from one to another is neither met twice nor missed.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from config.models import KINDS
 from jobs.states import Status
-from worker.index import newest
+from worker.index import read_top
 from worker.keys import Keys
-from worker.link import Link, pairs
-from worker.record import NotARecord, read_record, view
+from worker.link import STORE_ERRORS, Link, pairs, unreadable
+from worker.record import UNSHOWABLE, read_record, view
 
 INDEXED_KINDS = (*KINDS, "unknown")  # "unknown": a request that was refused for its kind
 BULK = 500
@@ -51,23 +52,22 @@ class Listing:
 
     async def page(self, wanted: Filter, *, before: int | None = None, limit: int) -> Page:
         """Read a page. A record that this version cannot read, or that went meanwhile, is left out."""
-        found = await self._top(wanted, before, limit + 1)
-        ids = [job_id for _, job_id in found[:limit]]
-        records = await self._link.together(("HGETALL", self._keys.job(job_id)) for job_id in ids)
+        top = "" if before is None else before
+        indexes = wanted.indexes(self._keys)
+        found = read_top(await self._link.script("top", indexes, [top, limit + 1]))
         return Page(
-            tuple(shown for record in records if (shown := _shown(record)) is not None),
+            await self._views([job_id for _, job_id in found[:limit]]),
             found[limit - 1][0] if len(found) > limit else None,
         )
 
     async def ended_last(self, limit: int) -> tuple[dict[str, Any], ...]:
         """Read the jobs that ended last, the latest first."""
         ids = await self._link.command("ZREVRANGE", self._keys.one("ended"), 0, limit - 1)
-        records = await self._link.together(("HGETALL", self._keys.job(job_id.decode())) for job_id in ids)
-        return tuple(shown for record in records if (shown := _shown(record)) is not None)
+        return await self._views([job_id.decode("utf-8", "replace") for job_id in ids])
 
     async def count(self, wanted: Filter) -> int:
         """Count the jobs."""
-        return sum(await self._link.together(("ZCARD", index) for index in wanted.indexes(self._keys)))
+        return sum(await self._link.atomic(("ZCARD", index) for index in wanted.indexes(self._keys)))
 
     async def every(self, wanted: Filter) -> AsyncIterator[dict[str, Any]]:
         """Go through all of them, newest first. Those that come, go or change meanwhile may be seen or not."""
@@ -80,18 +80,18 @@ class Listing:
                 return
             before = page.next_before
 
-    async def _top(self, wanted: Filter, before: int | None, limit: int) -> list[tuple[int, str]]:
-        """Merge the newest of the indexes: sequence and id."""
-        top = "+inf" if before is None else f"({before}"
-        rows = await self._link.together(
-            ("ZREVRANGEBYSCORE", index, top, "-inf", "WITHSCORES", "LIMIT", 0, limit)
-            for index in wanted.indexes(self._keys)
-        )
-        return newest((pairs(row).items() for row in rows), limit)
+    async def _views(self, ids: Sequence[str]) -> tuple[dict[str, Any], ...]:
+        records = await self._link.each(("HGETALL", self._keys.job(job_id)) for job_id in ids)
+        views = (_shown(*row) for row in zip(ids, records, strict=True))
+        return tuple(shown for shown in views if shown is not None)
 
 
-def _shown(record: Any) -> dict[str, Any] | None:
+def _shown(job_id: str, record: Any) -> dict[str, Any] | None:
+    """Show a record; None where there is none, or none that can be shown."""
     try:
+        if isinstance(record, Exception):
+            raise record
         return view(read_record(pairs(record))) if record else None
-    except (NotARecord, KeyError, TypeError, ValueError, AttributeError):
+    except (*UNSHOWABLE, *STORE_ERRORS) as error:
+        unreadable("job", job_id, f"{type(error).__name__}: {error}")
         return None

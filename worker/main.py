@@ -9,12 +9,14 @@ import contextlib
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Literal
 
 from config.log import configure_logging, hide, log
@@ -30,7 +32,7 @@ from worker.fleet import BEAT_S
 from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, submit_wheel
-from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
+from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
 from worker.signing import make_secret
 from worker.store import Store
 from worker.submit import Submit
@@ -91,6 +93,7 @@ def redis_url(settings: Settings, *, start: Start = "always", alone: str | None 
 @asynccontextmanager
 async def open_store(url: str, settings: Settings, models: Models) -> AsyncIterator[Store]:
     """Connect to Redis; raise ``CannotStart`` where it does not answer."""
+    load_scripts()
     link = Link(url)
     store = Store(link, prefix=settings.key_prefix, models=models, first_delivery_s=settings.webhook_schedule_s[0])
     try:
@@ -103,6 +106,19 @@ async def open_store(url: str, settings: Settings, models: Models) -> AsyncItera
         yield store
     finally:
         await link.aclose()
+
+
+def load_scripts() -> None:
+    """Read every Lua script while files can be read: a process out of file descriptors can still use Redis."""
+    for file in files("worker").joinpath("lua").iterdir():
+        script_source(file.name.removesuffix(".lua"))
+
+
+def open_many_files() -> None:
+    """Have this process be allowed as many file descriptors as the system lets it have, at one a connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit than the one they tell
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def webhook_secrets(store: Store, settings: Settings) -> tuple[str, ...]:
@@ -234,6 +250,7 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 
 async def work(url: str, settings: Settings, models: Models) -> None:
     """Run a worker process until it is told to stop."""
+    open_many_files()
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
@@ -244,6 +261,7 @@ async def work(url: str, settings: Settings, models: Models) -> None:
 
 async def web(url: str, settings: Settings, models: Models) -> None:
     """Run the web process until it is told to stop."""
+    open_many_files()
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
@@ -253,6 +271,7 @@ async def web(url: str, settings: Settings, models: Models) -> None:
 
 async def up(url: str, settings: Settings, models: Models) -> None:
     """Run a worker and a web server in this process until it is told to stop."""
+    open_many_files()
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
@@ -288,9 +307,8 @@ async def serve_web(
         asyncio.create_task(store.news.run()),
         asyncio.create_task(every(CLOCK_EVERY_S, lambda _: store.sync_clock(), store.now_ms)),
     ]
-    port = await server.started()
-    address = f"http://{settings.bind_host}:{port}"
-    log.info("process.started", process=process, address=address, gateway=settings.onysoft_base_url)
+    await server.started()
+    log.info("process.started", process=process, address=server.address, gateway=settings.onysoft_base_url)
     await _first_of(stop, [serving])
     store.news.close()
     server.stop()

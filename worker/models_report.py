@@ -27,12 +27,13 @@ def models_view(models: Models, overview: Overview, counters: Counters, health: 
             {
                 "model": model,
                 **_place(models, model),
-                **_standing(model, overview, health.get(model, {})),
-                "attempts": _by_label("attempts_total", model, counters),
+                **_standing(model, overview, health.get(model, {}), attempts=attempts),
+                "attempts": attempts,
                 "failures": _by_label("failures_total", model, counters),
                 "generation_s": _durations(model, counters),
             }
             for model in _named(models, overview, counters, health)
+            for attempts in [_by_label("attempts_total", model, counters)]
         ],
     }
 
@@ -56,9 +57,12 @@ def _place(models: Models, model: str) -> dict[str, Any]:
     }
 
 
-def _standing(model: str, overview: Overview, known: Mapping[str, int]) -> dict[str, Any]:
-    cooldown_ms, in_a_row = overview.cooldowns.get(model), known.get("in_a_row", 0)
-    status = "ok" if known else "unused"
+def _standing(
+    model: str, overview: Overview, known: Mapping[str, int], *, attempts: Mapping[str, int]
+) -> dict[str, Any]:
+    only_failed = 0 if attempts.get("succeeded") else attempts.get("failed", 0) + attempts.get("refused", 0)
+    cooldown_ms, in_a_row = overview.cooldowns.get(model), known.get("in_a_row", only_failed)
+    status = "ok" if known or attempts else "unused"
     if in_a_row >= FAILING_IN_A_ROW:
         status = "failing"
     if cooldown_ms is not None:

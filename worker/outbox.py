@@ -4,8 +4,6 @@ An event is an entry of one stream, with the body it was made with; a delivery p
 on the deliver wheel, ``delivered`` and ``dead`` ones are kept for their readers until their job is pruned.
 """
 
-import heapq
-import itertools
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,10 @@ from typing import Any
 
 from jobs.counters import count
 from worker.claims import Claim
+from worker.index import read_top
 from worker.keys import DELIVER_WHEEL, Keys
-from worker.link import Link, pairs
-from worker.record import rfc3339
+from worker.link import STORE_ERRORS, Link, pairs, unreadable
+from worker.record import UNSHOWABLE, number, rfc3339
 
 STATES = ("pending", "delivered", "dead")
 PAGE = 200
@@ -68,8 +67,7 @@ class Event:
 
     def view(self) -> dict[str, Any]:
         """Show it as the contract does."""
-        told = {name: self.body[name] for name in ("type", "timestamp", "data")}
-        return {"id": self.id, "sequence": self.sequence, **told}
+        return {"id": self.id, "sequence": self.sequence, **self.body}
 
 
 class CursorExpired(Exception):  # noqa: N818 - named after what it says
@@ -92,33 +90,35 @@ class Outbox:
 
     async def of_job(self, job_id: str) -> list[Delivery]:
         """Read a job's deliveries, oldest first."""
-        return await self._all(await self._link.command("LRANGE", self._keys.deliveries_of(job_id), 0, -1))
+        ids = await self._link.command("LRANGE", self._keys.deliveries_of(job_id), 0, -1)
+        return await self._all(_name(each) for each in ids)
 
     async def page(self, state: str | None, *, before: int | None = None, limit: int) -> list[Delivery]:
-        """Read deliveries of a state, or of any, newest first; ``before`` is the sequence of the last one before."""
-        top = "+inf" if before is None else f"({before}"
-        rows = await self._link.together(
-            ("ZREVRANGEBYSCORE", self._keys.deliveries(each), top, "-inf", "WITHSCORES", "LIMIT", 0, limit)
-            for each in ([state] if state else STATES)
-        )
-        newest = heapq.merge(
-            *([(int(score), name) for name, score in pairs(row).items()] for row in rows), reverse=True
-        )
-        return await self._all(name for _, name in itertools.islice(newest, limit))
+        """Read deliveries of a state, or of any, newest first; ``before`` is the sequence of the last one before.
+
+        One that cannot be read, or that went meanwhile, is left out.
+        """
+        return await self._all(name for _, name in await self._top(state, before, limit))
 
     async def every(self, state: str | None, *, since_ms: int = 0) -> AsyncIterator[Delivery]:
         """Go through deliveries, newest first, down to those made at a time; none comes twice."""
         before: int | None = None
-        while page := await self.page(state, before=before, limit=PAGE):
-            for delivery in page:
+        while top := await self._top(state, before, PAGE):
+            for delivery in await self._all(name for _, name in top):
                 if delivery.created_at_ms < since_ms:
                     return
                 yield delivery
-            before = page[-1].sequence
+            before = top[-1][0]
 
-    async def _all(self, ids: Iterable[bytes]) -> list[Delivery]:
-        found = await self._link.together(("HGETALL", self._keys.delivery(each.decode())) for each in ids)
-        return [_read(pairs(row)) for row in found if row]
+    async def _top(self, state: str | None, before: int | None, limit: int) -> list[tuple[int, str]]:
+        indexes = [self._keys.deliveries(each) for each in ([state] if state else STATES)]
+        return read_top(await self._link.script("top", indexes, ["" if before is None else before, limit]))
+
+    async def _all(self, ids: Iterable[str]) -> list[Delivery]:
+        names = list(ids)
+        rows = await self._link.each(("HGETALL", self._keys.delivery(name)) for name in names)
+        read = (_read_or_none(*row) for row in zip(names, rows, strict=True))
+        return [delivery for delivery in read if delivery is not None]
 
     async def event_body(self, entry: str) -> bytes | None:
         """Read the snapshot an event was made with."""
@@ -186,40 +186,86 @@ class Outbox:
     # --- events
 
     async def feed(self, after: str | None, *, limit: int) -> list[Event]:
-        """Read events in order, after a cursor or from the oldest kept; raise ``CursorExpired``."""
-        start = "-" if after is None else f"({after}"
-        rows, trimmed = await self._link.together(
-            [
-                ("XRANGE", self._keys.one("events"), start, "+", "COUNT", limit),
-                ("HGET", self._keys.one("gate"), "events_trimmed"),
-            ]
-        )
-        if after is not None and trimmed and _entry(after) < _entry(trimmed.decode()):
-            raise CursorExpired
-        return [_event(entry.decode(), pairs(row)) for entry, row in rows]
+        """Read events in order, after a cursor or from the oldest kept; raise ``CursorExpired``.
+
+        One that cannot be read is left out, and never leaves the page empty while there are more.
+        """
+        while True:
+            start = "-" if after is None else f"({after}"
+            rows, trimmed = await self._link.together(
+                [
+                    ("XRANGE", self._keys.one("events"), start, "+", "COUNT", limit),
+                    ("HGET", self._keys.one("gate"), "events_trimmed"),
+                ]
+            )
+            if after is not None and _entry(after) < (_stored_entry(trimmed) or (0, 0)):
+                raise CursorExpired
+            events = [event for entry, row in rows if (event := _event(entry.decode(), pairs(row))) is not None]
+            if events or not rows:
+                return events
+            after = rows[-1][0].decode()
+
+    async def trimmed(self) -> str:
+        """Name the cursor up to which events are no longer kept: where the feed begins when it is empty."""
+        found = await self._link.command("HGET", self._keys.one("gate"), "events_trimmed")
+        return found.decode() if _stored_entry(found) else "0-0"
 
     async def trim(self, before_ms: int) -> None:
-        """Drop events older than a time, but none that a pending delivery still needs."""
-        events = self._keys.one("events")
-        first = await self._link.command("ZRANGE", self._keys.deliveries("pending"), 0, 0)
-        oldest = await self.delivery(first[0].decode()) if first else None
-        bound = f"{before_ms}-0"
-        if oldest is not None and _entry(oldest.entry) < (before_ms, 0):
-            bound = oldest.entry
+        """Drop events older than a time, but none that a pending delivery still needs.
+
+        Where none of the first pending deliveries can be read, nothing is known of the rest, and nothing is dropped.
+        """
+        events, pending = self._keys.one("events"), self._keys.deliveries("pending")
+        ids = await self._link.command("ZRANGE", pending, 0, PAGE - 1)
+        found = await self._link.each(("HGET", self._keys.delivery(_name(each)), "entry") for each in ids)
+        needed = [entry for each in found if (entry := _stored_entry(each)) is not None]
+        if ids and not needed:
+            return
+        bound = "{}-{}".format(*min([(before_ms, 0), *needed]))
         last = await self._link.command("XREVRANGE", events, f"({bound}", "-", "COUNT", 1)
         if last:  # noted first: a reader whose cursor is older is told so, and never skips over what is gone
             await self._link.command("HSET", self._keys.one("gate"), "events_trimmed", last[0][0])
             await self._link.command("XTRIM", events, "MINID", bound)
 
 
+def _name(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
+
+
 def _entry(text: str) -> tuple[int, int]:
     """Read the id of a stream's entry; raise ``ValueError`` for what is none."""
-    ms, _, number = text.partition("-")
-    return int(ms), int(number or 0)
+    ms, _, count = text.partition("-")
+    return int(ms), int(count or 0)
 
 
-def _event(entry: str, row: Mapping[bytes, bytes]) -> Event:
-    return Event(entry, row[b"id"].decode(), int(row[b"seq"]), row[b"type"].decode(), json.loads(row[b"body"]))
+def _stored_entry(stored: object) -> tuple[int, int] | None:
+    """Read the id of a stream's entry where one should be stored; None for anything else."""
+    try:
+        return _entry(stored.decode()) if isinstance(stored, bytes) else None
+    except ValueError:
+        return None
+
+
+def _event(entry: str, row: Mapping[bytes, bytes]) -> Event | None:
+    """Read an event; None where it cannot be. Those of before there were sequences have 0."""
+    try:
+        body = json.loads(row[b"body"])
+        told = {name: body[name] for name in ("type", "timestamp", "data")}
+        return Event(entry, row[b"id"].decode(), number(row.get(b"seq")) or 0, row[b"type"].decode(), told)
+    except UNSHOWABLE as error:
+        unreadable("events", entry, f"{type(error).__name__}: {error}")
+        return None
+
+
+def _read_or_none(delivery_id: str, row: Any) -> Delivery | None:
+    """Read a delivery for a list; None where there is none, or none that can be read."""
+    try:
+        if isinstance(row, Exception):
+            raise row
+        return _read(pairs(row)) if row else None
+    except (*UNSHOWABLE, *STORE_ERRORS) as error:
+        unreadable("delivery", delivery_id, f"{type(error).__name__}: {error}")
+        return None
 
 
 def _read(found: Mapping[bytes, bytes]) -> Delivery:

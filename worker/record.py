@@ -5,11 +5,16 @@ own by the names of ours. Times are integer milliseconds in a record and RFC 333
 """
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 SCHEMA = 1  # of records; those of a newer one are left alone
+LAST_MS = 253_370_764_800_000  # 9999-01-01, which has a local time everywhere
+
+UNSHOWABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading or showing a damaged record may raise."""
 
 
 class NotARecord(ValueError):  # noqa: N818 - named after what it says
@@ -84,8 +89,24 @@ def _attempt(attempt: Mapping[str, Any], look: Mapping[str, Any] | None) -> dict
     return shown
 
 
-def rfc3339(at_ms: int | None) -> str | None:
-    """Write a time as RFC 3339 in UTC with milliseconds."""
+def rfc3339(at_ms: float | None) -> str | None:
+    """Write a time as RFC 3339 in UTC with milliseconds; one before 1970 or after 9998 is the nearest."""
     if at_ms is None:
         return None
+    at_ms = min(max(0, at_ms), LAST_MS)
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def number(stored: object) -> int | None:
+    """Read a whole number out of what stands where there should be one, text or a number; None for anything else."""
+    if isinstance(stored, bool) or not isinstance(stored, bytes | str | int | float):
+        return None
+    try:
+        return int(stored)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        read = float(stored)
+    except ValueError:
+        return None
+    return int(read) if math.isfinite(read) else None

@@ -252,6 +252,14 @@ class Store:
         found = await self._link.command("HGETALL", self.keys.job(job_id))
         return _decode(job_id, pairs(found)) if found else None
 
+    async def is_taken_by_others(self, job_id: str) -> bool:
+        """Tell whether something that no worker of ours has written lies where a job's record goes."""
+        keys = self.keys
+        places = {keys.job(job_id): b"hash", keys.input(job_id): b"string", keys.timeline(job_id): b"list",
+                  keys.deliveries_of(job_id): b"list"}  # fmt: skip
+        found = await self._link.together(("TYPE", key) for key in places)
+        return any(kind not in {b"none", ours} for kind, ours in zip(found, places.values(), strict=True))
+
     async def input(self, job_id: str) -> bytes:
         """Read a job's input as canonical JSON."""
         return await self._link.command("GET", self.keys.input(job_id)) or b"{}"

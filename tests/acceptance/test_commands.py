@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import API_KEY, SECRET, Sandbox, eventually
@@ -119,6 +120,63 @@ async def test_submit_waits_and_tells(place: Place, api: Api) -> None:
     assert again.status == 0
     one_line(other, 1, "plain", "different request")
     one_line(unknown, 1, "nobody")
+
+
+async def test_why_a_job_does_not_move_is_told(place: Place) -> None:
+    """``show`` in text and JSON and ``watch`` say what holds a job up; once it has ended nothing does."""
+    await asyncio.gather(place.run("submit", "video", "--id", "held", "--input", "prompt=x"), place.run("jobs"))
+    assert (await place.run("pause", "video")).status == 0
+    watching = await place.start("watch", "held")
+    text, as_json = await asyncio.gather(place.run("show", "held"), place.run("show", "held", "--json"))
+    no_worker, paused = json.loads(as_json.out)["hindrances"]
+    assert "no worker is alive" in no_worker
+    assert paused.startswith("video is paused since 20")
+    told = [line.strip() for line in text.out.splitlines() if "held up" in line]
+    assert told == [f"held up: {no_worker}", f"held up: {paused}"]
+    await watching.comes_to(lambda: "held up" in watching.err)
+    assert (await place.run("cancel", "held")).status == 0
+    assert await watching.ended() == 1
+    assert [line.strip() for line in watching.err.splitlines() if "held up" in line] == told
+    shown = await place.run("show", "held", "--json")
+    assert json.loads(shown.out)["hindrances"] == []
+
+
+async def test_a_worker_that_was_killed_is_told_as_gone(place: Place, api: Api) -> None:
+    """``queues`` says since when, and the doctor only notes it while another is alive."""
+    lost = await place.started("work")
+    await eventually(lambda: _workers(api, 2))
+    await lost.kill()
+
+    async def gone() -> bool:
+        return [row["alive"] for row in await _workers(api, 2)].count(False) == 1
+
+    await eventually(gone)
+    queues, doctor = await asyncio.gather(place.run("queues"), place.run("doctor", "--json"))
+    assert f"pid {lost.pid}, 0 of 100 in flight, gone since 20" in queues.out
+    levels = {(row["name"], row["level"]) for row in json.loads(doctor.out)["findings"]}
+    assert levels >= {("workers", "ok"), ("workers", "info")}
+    assert ("workers", "warning") not in levels
+    assert doctor.status == 0, doctor.out
+
+
+async def _workers(api: Api, many: int) -> list[dict[str, Any]]:
+    """List the workers once there are so many."""
+    found = (await api.http.get("/v1/queues")).json()["workers"]
+    return list(found) if len(found) >= many else []
+
+
+async def test_the_doctor_says_first_what_it_checks(place: Place, guarded_redis: GuardedRedis) -> None:
+    """This shell's settings with that Redis, whose wrong password is told in one plain sentence."""
+    wrong, none = await asyncio.gather(
+        place.run("doctor", REDIS_URL=guarded_redis.url("wrong-" + PASSWORD)), place.run("doctor")
+    )
+    first = wrong.out.splitlines()[0]
+    assert f"settings of this shell, in {place.folder}" in first
+    assert f"redis://127.0.0.1:{guarded_redis.port}/0" in first
+    assert "Redis refuses our credentials" in wrong.out
+    assert "Redis Redis" not in wrong.out
+    assert PASSWORD not in wrong.out + wrong.err
+    assert f"the embedded Redis in {place.data_dir}" in none.out.splitlines()[0]
 
 
 PARSED = [  # arguments that cannot be read, and words of the line that says so

@@ -1,7 +1,9 @@
 """The Python client against a real Redis and a real worker: what it does, what it says, and when it gives up."""
 
 import asyncio
+import contextlib
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any, get_args
 import pytest
 import redis.asyncio
 from harness import Bench, Sandbox, directed, eventually
+from redis.asyncio.client import PubSub
 from test_redis_away import OwnRedis
 
 from config.models import KINDS, load_models
@@ -33,6 +36,7 @@ from worker.client import (
     UnreadableJob,
     WorkerClient,
     WorkerClientError,
+    WrongAddress,
 )
 from worker.client import checks as client_checks
 from worker.client import client as client_module
@@ -46,6 +50,7 @@ from worker.store import REPLY_MS
 
 VIDEO = {"kind": "video", "input": {"prompt": "a lighthouse"}}
 SOON_S = 2.0
+TOLD_S = 0.2
 HELD = directed(duration_s=60)  # a task that does not end while a test looks
 
 
@@ -392,6 +397,60 @@ async def test_wait_survives_lost_connections(bench: Bench, client: WorkerClient
     assert (await waiting).status == "canceled"
 
 
+async def test_a_lone_wait_hears_whatever_befell_the_subscription(
+    bench: Bench, client: WorkerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even an error redis-py should not raise ends a subscription only: another is opened, and hears of the end."""
+    real, failed = PubSub.subscribe, asyncio.Event()
+
+    async def subscribe(self: PubSub, *channels: Any, **handlers: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise AttributeError("'NoneType' object has no attribute 'writelines'")
+        await real(self, *channels, **handlers)
+
+    monkeypatch.setattr(PubSub, "subscribe", subscribe)
+    await bench.submit(id="a")
+    waiting = asyncio.create_task(client.wait("a", timeout_s=15))
+    await failed.wait()
+    await eventually(lambda: heard(client, bench.redis_url))
+    await asyncio.sleep(0.1)  # so that the look which follows a subscription is over
+    await ends_at_once(bench, waiting)
+
+
+async def test_a_lone_wait_hears_after_others_came_and_went_on_lost_connections(
+    bench: Bench, client: WorkerClient
+) -> None:
+    """Forty waits begin and end while the subscription is cut again and again; the last one is told at once."""
+    await bench.submit(id="a")
+    waiting = asyncio.create_task(client.wait("a", timeout_s=30))
+    quiet = asyncio.Event()
+
+    async def come_and_go() -> None:
+        while not quiet.is_set():
+            with contextlib.suppress(NoSuchJob, RedisUnavailable):
+                await client.wait(f"job-{secrets.randbelow(50)}", timeout_s=secrets.randbelow(30) / 1000)
+
+    others = [asyncio.create_task(come_and_go()) for _ in range(40)]
+    for _ in range(20):
+        await asyncio.sleep(secrets.randbelow(200) / 1000)
+        await bench.raw.client_kill_filter(_type="pubsub")
+    quiet.set()
+    await asyncio.gather(*others)
+    await eventually(lambda: heard(client, bench.redis_url))
+    await asyncio.sleep(0.1)
+    assert set(client._line.ear._waiting) == {client._keys.changed("a")}
+    await ends_at_once(bench, waiting)
+
+
+async def ends_at_once(bench: Bench, waiting: "asyncio.Task[Job]") -> None:
+    """End job a, and see that the wait for it is told, not just looking again."""
+    started_s = time.monotonic()
+    await cancel(bench.store, "a")
+    assert (await waiting).status == "canceled"
+    assert time.monotonic() - started_s < TOLD_S
+
+
 async def test_wait_survives_a_restart_of_redis(bench: Bench, tmp_path: Path) -> None:
     """While Redis is down a wait goes on, other calls say so, and the end is heard after the restart."""
     server, url = OwnRedis(tmp_path), f"unix://{tmp_path}/redis.sock?db=0"
@@ -453,12 +512,39 @@ async def test_redis_away_is_said_soon(*, mute: bool) -> None:
     assert all("with the id a" in str(answer) for answer in answers[:50])
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://user:s3/cret@localhost", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://localhost",
+        "redis://user:s3/cret@localhost",
+        "redis://user:s3cret@localhost?retry=s3cret",
+        "",
+    ],
+)
 def test_a_wrong_address_is_refused_without_its_secret(url: str) -> None:
     """What is no Redis URL is said at once, and never repeated."""
     with pytest.raises(ValueError, match="redis_url") as caught:
         WorkerClient(url)
+    assert isinstance(caught.value, WorkerClientError)
     assert "s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis://localhost", "rediss://localhost", "unix:///tmp/redis.sock"])
+@pytest.mark.parametrize("parameter", ["foo", "socket_timeout"])
+def test_a_wrong_parameter_of_the_address_is_named(scheme: str, parameter: str) -> None:
+    """One that is unknown, or cannot have its value, is said at once by its name, without the value."""
+    with pytest.raises(WrongAddress, match=f"parameter {parameter} ") as caught:
+        WorkerClient(f"{scheme}?db=3&{parameter}=s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_parameters_of_the_address_are_heeded(bench: Bench) -> None:
+    """What redis-py knows may be set, except what would change how answers are read."""
+    await bench.submit(id="a")
+    async with WorkerClient(f"{bench.redis_url}&client_name=shop&decode_responses=yes") as client:
+        assert await client.get("a")
+        assert "shop" in {row["name"] for row in await bench.raw.client_list()}
 
 
 async def test_a_blocked_loop_is_not_taken_for_an_absent_redis(bench: Bench, client: WorkerClient) -> None:

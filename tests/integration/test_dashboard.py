@@ -1,6 +1,7 @@
 """The operators' page over HTTP: who sees it, what its cookie is and is good for, and what the browser may load."""
 
 import asyncio
+import itertools
 import re
 import time
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from config.models import load_models
 from config.settings import Settings
@@ -17,7 +19,8 @@ from worker.enqueue import Door
 from worker.link import Link
 from worker.store import Store
 from worker.web.app import WebServer, create_app
-from worker.web.dashboard import FILES, FOLDER, MAX_FORM_BYTES, MOST_WRONG, WRONG_TOKEN_S
+from worker.web.brake import PLACES, WRONG_TOKEN_S
+from worker.web.dashboard import FILES, FOLDER, MAX_FORM_BYTES
 from worker.web.sessions import COOKIE, LASTS_S, issue
 
 TOKEN = "s3cret-of-the-operators"
@@ -129,14 +132,58 @@ async def test_wrong_tokens_are_told_the_same(web: httpx.AsyncClient, body: byte
     assert "set-cookie" not in answer.headers
 
 
-async def test_many_wrong_tokens_lock_nobody_out(web: httpx.AsyncClient) -> None:
-    """Beyond a number of wrong tokens at a time there are only refusals, and a good one gets in all the while."""
-    guesses = [asyncio.create_task(sign_in(web, f"guess-{number}")) for number in range(MOST_WRONG + 10)]
+async def test_wrong_tokens_are_braked(web: httpx.AsyncClient) -> None:
+    """However many guesses come at a time, few are looked at in a second, and the log tells of them in few lines."""
+    with capture_logs() as logs:
+        started_s = time.monotonic()
+        answers = await asyncio.gather(*(sign_in(web, f"guess-{number}") for number in range(3 * PLACES)))
+        took_s = time.monotonic() - started_s
+    assert {answer.status_code for answer in answers} == {401}
+    assert took_s >= 3 * WRONG_TOKEN_S
+    assert [(line["event"], line["reason"]) for line in logs] == [("request.refused", "wrong_token")]
+    assert "guess" not in str(logs)
+
+
+async def test_a_good_token_waits_its_turn(web: httpx.AsyncClient) -> None:
+    """While others guess a good token gets in after a moment, and among good ones there is no waiting."""
+    started_s = time.monotonic()
+    good = await asyncio.gather(*(sign_in(web, TOKEN) for _ in range(2 * PLACES)))
+    assert {answer.status_code for answer in good} == {303}
+    assert time.monotonic() - started_s < WRONG_TOKEN_S
+    guesses = [asyncio.create_task(sign_in(web, f"guess-{number}")) for number in range(PLACES + 10)]
     await asyncio.sleep(WRONG_TOKEN_S / 3)
+    started_s = time.monotonic()
     assert (await sign_in(web, TOKEN)).status_code == 303
-    statuses = [answer.status_code for answer in await asyncio.gather(*guesses)]
-    assert set(statuses) <= {401, 429}
-    assert statuses.count(401) >= MOST_WRONG
+    assert WRONG_TOKEN_S / 3 < time.monotonic() - started_s < 2 * WRONG_TOKEN_S
+    await asyncio.gather(*guesses)
+
+
+async def test_beyond_a_number_no_token_is_looked_at(
+    web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where too many wait, the answer is the same for a good token: otherwise it would tell which one is."""
+    monkeypatch.setattr("worker.web.brake.MOST_WAITING", 5)
+    guesses = [asyncio.create_task(sign_in(web, f"guess-{number}")) for number in range(PLACES + 20)]
+    await asyncio.sleep(WRONG_TOKEN_S / 3)
+    answer = await sign_in(web, TOKEN)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert "set-cookie" not in answer.headers
+    statuses = [guess.status_code for guess in await asyncio.gather(*guesses)]
+    assert statuses.count(401) == PLACES + 5
+    assert (await sign_in(web, TOKEN)).status_code == 303
+
+
+async def test_a_form_that_never_comes(web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not send a form whole is told so, and hung up on."""
+    monkeypatch.setattr("worker.web.dashboard.MAX_FORM_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.base_url.port)
+    head = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    writer.write(head + b"Content-Length: 100\r\n\r\ntoken=")
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"request_timeout" in answer
+    writer.close()
 
 
 async def test_forms_that_are_none(web: httpx.AsyncClient) -> None:
@@ -156,6 +203,7 @@ async def test_forms_that_are_none(web: httpx.AsyncClient) -> None:
         issue(TOKEN, time.time())[:-1] + "x", "9" * 12 + issue(TOKEN, time.time())[10:], TOKEN, f"9999999999.{TOKEN}",
         f"9999999999.{'0' * 64}", f"{'9' * 13}.{'0' * 64}", f"-1.{'0' * 64}", f"\u0661.{'0' * 64}",
     ],
+    ids=itertools.count(),  # values differ from one collection to the next
 )  # fmt: skip
 async def test_cookies_that_are_none(web: httpx.AsyncClient, value: str) -> None:
     """A cookie that is forged, changed, run out or of a token that is gone opens nothing."""

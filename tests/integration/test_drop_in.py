@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -146,13 +147,11 @@ async def test_errors_of_our_own(api: Api) -> None:
     assert (await post(path, json=PROMPT, headers=keyed)).status_code == 202
     other = await post(path, json={**PROMPT, "prompt": "another"}, headers=keyed)
     assert "order-1" in check_envelope(other, 409, "conflict")
-    no_id = await post(path, json=PROMPT, headers={"Idempotency-Key": "no id"})
-    assert "Idempotency-Key: " in check_envelope(no_id, 422, "invalid_request")
     not_plain = await post(path, content=b'{"model":"veo3","seed":NaN}', headers=JSON)
     assert "input: " in check_envelope(not_plain, 422, "invalid_request")
     spaced = await post(path, json={"model": "two words"})
     assert "model: " in check_envelope(spaced, 400, "invalid_request")
-    check_envelope(await post(path, content=json.dumps(PROMPT)), 400, "invalid_request")
+    check_envelope(await post(path, content=b"x", headers={**JSON, "content-encoding": "gzip"}), 400, "invalid_request")
     check_envelope(await post(path, json=PROMPT, headers={"host": "evil.example"}), 403, "forbidden_host")
     check_envelope(await post(path, json=PROMPT, headers={"origin": "null"}), 403, "forbidden_origin")
     wrong_method = await api.client.get(path)
@@ -161,6 +160,48 @@ async def test_errors_of_our_own(api: Api) -> None:
     for address in ("/v1/video", "/v1/video/status/", "/v1/video/status/a%2Fb", "/v1/voice/generate/"):
         check_envelope(await api.client.get(address), 404, "endpoint_not_found")
     assert (await api.client.get("/v1/film/generate")).json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense"])
+async def test_any_type_of_body_but_from_no_other_site(api: Api, media_type: str | None) -> None:
+    """As at the gateway a body is JSON whatever it says it is; what a page of another site posts is refused by that."""
+    sent = {"content-type": media_type} if media_type else {}
+    for elsewhere in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        headers = {**sent, **elsewhere, "idempotency-key": "spent"}
+        answer = await api.client.post("/v1/video/generate", content=json.dumps(PROMPT), headers=headers)
+        check_envelope(answer, 403, "forbidden_origin")
+    assert await api.store.get("spent") is None
+    answer = await api.client.post("/v1/video/generate", content=json.dumps(PROMPT), headers=sent)
+    assert answer.status_code == 202, answer.text
+
+
+@pytest.mark.parametrize("key", ["no id", "order/1841", "x" * 129, "é", '"quoted id"', "{a}"])
+async def test_a_key_that_is_no_id(api: Api, key: str) -> None:
+    """A client's key of any form makes one task, under an id that is always the same for it and good as a key, too."""
+
+    async def submitted(given: str, prompt: str = "a lighthouse") -> httpx.Response:
+        headers = {b"idempotency-key": given.encode("latin-1")}
+        return await api.client.post("/v1/video/generate", json={**PROMPT, "prompt": prompt}, headers=headers)
+
+    first, second = await submitted(key), await submitted(key)
+    assert first.status_code == second.status_code == 202
+    task_id = first.json()["data"]["task_id"]
+    assert re.fullmatch("idem_[0-9a-f]{32}", task_id)
+    for given in (key, task_id):
+        assert (await submitted(given)).json()["data"]["task_id"] == task_id
+    assert (await submitted(f"{key} of another")).json()["data"]["task_id"] != task_id
+    check_envelope(await submitted(key, prompt="another"), 409, "conflict")
+
+
+async def test_an_empty_key_is_none(api: Api) -> None:
+    """Clients that send the header without a value do not share one task."""
+    ids = {
+        (await api.client.post("/v1/video/generate", json=PROMPT, headers={"idempotency-key": ""})).json()["data"][
+            "task_id"
+        ]
+        for _ in range(2)
+    }
+    assert len(ids) == 2
 
 
 async def test_bugs_and_odd_ids(api: Api, redis_client: redis.asyncio.Redis) -> None:

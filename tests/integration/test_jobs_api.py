@@ -123,6 +123,18 @@ async def test_a_long_poll_answers_at_the_end(bench: Bench, web: Api) -> None:
     assert problem["errors"][0]["field"] == "wait_s"
 
 
+async def test_a_job_that_does_not_move_says_why(bench: Bench, web: Api) -> None:
+    """A pause and a missing worker are told with the job itself."""
+    await bench.store.fleet.pause("music", bench.store.now_ms())
+    job_id = await bench.submit(kind="music", input={})
+    words = (await web.client.get(f"/v1/jobs/{job_id}")).json()["hindrances"]
+    assert len(words) == 2
+    assert "no worker" in words[0]
+    assert "music is paused since" in words[1]
+    await web.client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (await web.client.get(f"/v1/jobs/{job_id}")).json()["hindrances"] == []
+
+
 async def subscribed(bench: Bench, job_id: str) -> bool:
     """Tell whether somebody waits for the job's changes."""
     return bool(dict(await bench.raw.pubsub_numsub(f"onysoft:changed:{job_id}")).popitem()[1])

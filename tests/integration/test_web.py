@@ -135,8 +135,8 @@ async def test_take_and_show(api: Api) -> None:
     assert (job["id"], job["status"], job["model"], job["metadata"]) == ("order-1", "queued", "veo3", {"név": "ő"})
     found = await api.client.get("/v1/jobs/order-1")
     assert found.status_code == 200
-    timeline = found.json().pop("timeline")
-    assert found.json() == {**job, "timeline": timeline}
+    timeline, hindrances = found.json()["timeline"], found.json()["hindrances"]
+    assert found.json() == {**job, "timeline": timeline, "hindrances": hindrances}
     assert [line["event"] for line in timeline] == ["job.created"]
     made_up = await api.client.post("/v1/jobs", json=JOB)
     assert made_up.status_code == 202
@@ -439,7 +439,20 @@ async def test_description(api: Api, locked: Api) -> None:
     """The OpenAPI document describes request, view and every error, and the page for readers is there."""
     document = (await api.client.get("/openapi.json")).json()
     create = document["paths"]["/v1/jobs"]["post"]
-    assert create["responses"].keys() == {"200", "202", "400", "401", "403", "409", "413", "415", "422", "500", "503"}
+    assert create["responses"].keys() == {
+        "200",
+        "202",
+        "400",
+        "401",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "500",
+        "503",
+    }
     schemas = document["components"]["schemas"]
     view = (await api.client.post("/v1/jobs", json=JOB)).json()
     assert schemas["JobView"]["properties"].keys() == view.keys()

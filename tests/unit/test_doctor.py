@@ -1,17 +1,23 @@
 """What the doctor makes of what it is told, where no network is needed."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from redis.exceptions import ResponseError
+
+from config.settings import Settings
+from worker.doctor.diagnosis import _scope
 from worker.doctor.findings import SKEW_S, Finding, skew
-from worker.doctor.redis_checks import _memory, _persistence, _queues, _version, _workers
+from worker.doctor.redis_checks import _memory, _no_answer, _persistence, _queues, _version, _workers
 from worker.fleet import ALIVE_MS, Depth, Overview
+from worker.link import RedisAway, RedisRefused
 
 NOW_MS = 1_800_000_000_000
 
 
 def worst(*findings: Finding) -> str:
     """Name the worst level."""
-    return max((finding.level for finding in findings), key=("ok", "warning", "problem").index)
+    return max((finding.level for finding in findings), key=("ok", "info", "warning", "problem").index)
 
 
 MEMORY = [  # maxmemory, used, policy: level
@@ -75,13 +81,51 @@ def test_the_clock_may_differ_a_little() -> None:
 
 
 def test_the_fleet_is_judged() -> None:
-    """No living worker is a problem; silent ones, holds, pauses, cooldowns and late queues are warnings."""
+    """No living worker is a problem; the last to be seen, holds, pauses, cooldowns and late queues are warnings."""
     silent = {"id": "w", "host": "h", "pid": 1, "seen_at_ms": NOW_MS - ALIVE_MS - 1}
     queues = {"submit:video": Depth(3, 2, 700.0)}
     fleet = Overview(NOW_MS, {}, queues, {"image": 1}, 0, "unauthorized", 1, 2, {"veo3": NOW_MS}, (silent,), {})
     assert [finding.level for finding in _workers(fleet)] == ["problem", "warning"]
     assert [finding.name for finding in _queues(fleet)] == ["hold", "pause", "cooldown", "queues"]
     assert {finding.level for finding in _queues(fleet)} == {"warning"}
+
+
+def test_a_dead_worker_among_living_ones_is_only_noted() -> None:
+    """Others have taken its work over: there is nothing to mend."""
+    alive = {"id": "a", "host": "h", "pid": 1, "seen_at_ms": NOW_MS}
+    dead = {"id": "b", "host": "h", "pid": 2, "seen_at_ms": NOW_MS - ALIVE_MS - 1}
+    findings = list(_workers(Overview(NOW_MS, {}, {}, {}, 0, None, None, None, {}, (alive, dead), {})))
+    assert [finding.level for finding in findings] == ["ok", "info"]
+    assert "pid 2 is gone since 2027-01-15T" in findings[1].says
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RedisAway("Redis is away: TimeoutError"), "Redis does not answer"),
+        (RedisRefused("Redis refuses our credentials: set them"), "Redis refuses our credentials"),
+        (ResponseError("unknown command"), "Redis refused a command: unknown command"),
+    ],
+)
+def test_why_redis_gives_no_answer(error: Exception, says: str) -> None:
+    """It is one sentence, whatever the reason."""
+    assert _no_answer(error).says == says
+
+
+SCOPES = [
+    ({}, "with the embedded Redis in /srv/data (REDIS_URL is not set)"),
+    ({"REDIS_URL": "redis://u:hunter22@h:6380/3?password=hunter22"}, "with the Redis of REDIS_URL, redis://h:6380/3"),
+    ({"REDIS_URL": "unix:///r.sock?password=hunter22"}, "with the Redis of REDIS_URL, unix:///r.sock"),
+    ({"REDIS_URL": "rediss://:hunter22@[::1]/"}, "with the Redis of REDIS_URL, rediss://[::1]/"),
+]
+
+
+@pytest.mark.parametrize(("environ", "says"), SCOPES)
+def test_the_doctor_says_what_it_checks(environ: dict[str, str], says: str) -> None:
+    """Which shell's settings, from which directory, with which Redis; no password."""
+    told = _scope(Settings.from_env({"DATA_DIR": "/srv/data", **environ})).says
+    assert told == f"the settings of this shell, in {Path.cwd()}, {says}"
+    assert _scope(None).says == f"the settings of this shell, in {Path.cwd()}"
 
 
 def test_no_finding_tells_a_secret() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from config.models import load_models
 from jobs.counters import BUCKETS_S, observe
 from worker.fleet import Overview
-from worker.models_report import DURATIONS, models_view, quantile
+from worker.models_report import DURATIONS, FAILING_IN_A_ROW, models_view, quantile
 
 BOUNDS = BUCKETS_S[DURATIONS]
 NOW_MS = 1_800_000_000_000
@@ -67,3 +67,10 @@ def test_a_model_has_one_status() -> None:
     assert row("veo3", {}, {"in_a_row": 3}, veo3=NOW_MS + 1)["status"] == "cooling"
     assert row("newest", {}, {}, newest=NOW_MS + 1)["chain"] is None
     assert row("other", {("attempts_total", "other", "failed"): 1}, {})["attempts"] == {"failed": 1}
+
+
+def test_a_model_with_attempts_is_not_unused() -> None:
+    """Where nothing is known of its latest ones, those that were counted tell how it fares."""
+    attempts = [("failed", 1), ("failed", FAILING_IN_A_ROW), ("succeeded", 1)]
+    rows = [row("other", {("attempts_total", "other", outcome): times}, {}) for outcome, times in attempts]
+    assert [(shown["status"], shown["failures_in_a_row"]) for shown in rows] == [("ok", 1), ("failing", 3), ("ok", 0)]

@@ -1,10 +1,11 @@
 """What a caller may ask for, and how it is told what is wrong."""
 
+import time
 from typing import Any
 
 import pytest
 
-from jobs.request import InvalidRequest, RequestTooLarge, read_request
+from jobs.request import MAX_FAULTS, MAX_NAME_CHARS, InvalidRequest, RequestTooLarge, read_request
 
 GOOD: dict[str, Any] = {"kind": "video", "input": {"prompt": "a lighthouse at dusk", "seed": 7}}
 
@@ -64,6 +65,7 @@ def test_the_fingerprint_is_of_what_was_asked() -> None:
         ({"max_attempts": 0}, "max_attempts", "1"),
         ({"max_attempts": True}, "max_attempts", "whole number"),
         ({"on_unknown_submit": "maybe"}, "on_unknown_submit", "retry"),
+        ({"webhook_events": ["job.completed"] * 17}, "webhook_events", "16"),
         ({"webhook_events": ["job.done"]}, "webhook_events.0", "job.completed"),
         ({"webhook_url": "ftp://x.example"}, "webhook_url", "http"),
         ({"webhook_url": "http://127.0.0.1/"}, "webhook_url", "non-public"),
@@ -102,3 +104,40 @@ def test_nesting_without_end_is_refused() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert "input" in faults({**GOOD, "input": {"x": deep}})
+
+
+MANY = 900_000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({f"{n:05}": 1 for n in range(MANY)}, f"request: and {MANY - MAX_FAULTS} more"),
+        ({"fallbacks": [1] * MANY}, "fallbacks: "),
+        ({"fallbacks": ["a b"] * MANY}, "fallbacks: "),
+        ({"webhook_events": ["x"] * MANY}, "webhook_events: "),
+        ({"webhook_events": ["job.completed"] * (MANY // 2)}, "webhook_events: "),
+        ({"metadata": {f"{n:05}": 1 for n in range(MANY)}}, "metadata: "),
+        ({"metadata": {"a": [{f"{n:05}": 1 for n in range(MANY)}]}}, "metadata: "),
+        ({"x" * 10_000_000: 1}, "x: is not a known field"),
+    ],
+    ids=["fields", "fallbacks", "spaced fallbacks", "events", "good events", "metadata", "nested metadata", "name"],
+)
+def test_what_is_said_about_a_request_is_bounded(change: dict[str, Any], words: str) -> None:
+    """A request with endless faults is refused soon and in few words: the first ones, and how many more there are."""
+    started_s = time.process_time()
+    with pytest.raises(InvalidRequest) as refused:
+        read_request({**GOOD, **change}, allow_private=False)
+    assert time.process_time() - started_s < 2
+    said = str(refused.value)
+    assert len(said) < 4000
+    assert words in said.replace("x" * (MAX_NAME_CHARS - 1) + "…", "x")
+    assert len(refused.value.faults) <= MAX_FAULTS + 1
+    assert all(len(fault.field) <= MAX_NAME_CHARS for fault in refused.value.faults)
+
+
+def test_the_known_fields_are_listed_once() -> None:
+    """Of several unknown fields each is named, and what is known said with the first."""
+    found = faults({**GOOD, "modle": 1, "prompt": 2, "sead": 3})
+    assert list(found) == ["modle", "prompt", "sead"]
+    assert [message.count("webhook_url") for message in found.values()] == [1, 0, 0]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from redis.asyncio import ConnectionPool
 
 from config.models import KINDS, load_models
 from config.settings import Settings, SettingsError
@@ -42,6 +43,42 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
     [fault] = refused.value.faults
     assert fault.startswith(f"{name}: allowed is ")
     assert name not in {"WEBHOOK_SECRET", "API_TOKENS", "ONYSOFT_BASE_URL"} or value not in fault
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/0?foo=s3cret", "redis://h/0?s3cret=1", "redis://h/0?socket_timeout=s3cret", "redis://h/0?db=",
+        "redis://h/0?db=1&db=2", "redis://h/s3cret", "redis://:p#s3cret@h/0", "redis://:s3cret\udcff@h/0",
+        "redis://:pass?s3cret@h/0", "redis://h/0?socket_timeout=0", "redis://h/0?max_connections=s3cret",
+        "redis://h/0?ssl_cert_reqs=none", "redis://h/0?retry_on_error=s3cret", "redis://h/0?health_check_interval=1.5",
+        "unix://s3cret", "unix:///s?socket_keepalive=yes", "rediss://h/0?ssl_cert_reqs=s3cret",
+        "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=yes",
+    ],
+)  # fmt: skip
+def test_a_redis_url_that_no_client_can_use_is_refused(url: str) -> None:
+    """What the client would trip over when it connects is a fault at start, and nothing of it is repeated."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"REDIS_URL": url})
+    [fault] = refused.value.faults
+    assert fault.startswith("REDIS_URL: allowed is ")
+    assert "s3cret" not in fault
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h/", "redis://u:p%40@[::1]:6380/3", "redis://h?db=3&client_name=shop", "unix:///tmp/r.sock",
+        "redis://h/0?socket_timeout=2.5&socket_connect_timeout=1&socket_keepalive=yes&retry_on_timeout=true",
+        "unix:///tmp/r.sock?db=2&username=u&password=p%2520&health_check_interval=0",
+        "rediss://h/0?ssl_cert_reqs=required&ssl_check_hostname=yes&ssl_ca_certs=/etc/ca.pem", "rediss://h?ssl_cert_reqs=none",
+    ],
+)  # fmt: skip
+def test_a_redis_url_with_options_is_one_that_the_client_takes(url: str) -> None:
+    """Whatever is allowed makes a connection: the client knows each of the options."""
+    assert Settings.from_env({"REDIS_URL": url}).redis_url == url
+    pool = ConnectionPool.from_url(url)
+    assert pool.make_connection()
 
 
 def test_all_faults_come_at_once() -> None:

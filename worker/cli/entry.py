@@ -31,7 +31,6 @@ ALONE = "onysoft-worker: nobody else is using {data_dir}: the job waits there un
 app = typer.Typer(
     name="onysoft-worker",
     help="Runs AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -50,13 +49,22 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def help_alone(ctx: typer.Context) -> None:
+    """Print the help where no command is given, which is wrong usage all the same."""
+    if ctx.invoked_subcommand is None:
+        sys.stdout.write(f"{ctx.get_help()}\n")
+        raise typer.Exit(2)
+
+
+@app.callback(invoke_without_command=True)
 def options(
+    ctx: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Run AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice."""
+    help_alone(ctx)
 
 
 def run() -> NoReturn:
@@ -65,6 +73,7 @@ def run() -> NoReturn:
 
     from config.log import redact
     from config.settings import SettingsError
+    from worker.cli.terminal import plain
 
     lines: list[str] = []
     status = 0
@@ -72,6 +81,7 @@ def run() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_words(sys.argv[1:])
         result = app(standalone_mode=False)
         status = result if isinstance(result, int) else 0
     except SettingsError as error:
@@ -86,8 +96,17 @@ def run() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - what is a bug is raised again
         lines, status = _said(error)
     for line in lines:
-        sys.stderr.write(f"onysoft-worker: {redact(line)}\n")
+        sys.stderr.write(f"onysoft-worker: {plain(redact(line))}\n")
     sys.exit(status)
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse what is no text: Python has put lone surrogates in the place of its bytes."""
+    for number, word in enumerate(words, start=1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise WrongUsage(f"argument {number} is not UTF-8 text: {word!a}") from None
 
 
 def _said(error: Exception) -> tuple[list[str], int]:
@@ -169,13 +188,35 @@ def one_of(name: str, value: str | None, allowed: Collection[str]) -> None:
         raise WrongUsage(f"{name}: {value!r} is not one of {', '.join(allowed)}")
 
 
+def an_id(*values: str | None, name: str = "ID") -> None:
+    """Raise ``WrongUsage`` where one of them cannot be the id of a job or a delivery."""
+    from jobs.request import valid_id
+
+    for value in values:
+        if value is not None and not valid_id(value):
+            raise WrongUsage(f"{name}: {value!r} is no id: 1-128 characters of A-Za-z0-9._:-")
+
+
+def a_model(value: str | None) -> None:
+    """Raise ``WrongUsage`` where it cannot name a model."""
+    from jobs.request import valid_model
+
+    if value is not None and not valid_model(value):
+        raise WrongUsage(f"--model: {value!r} names no model: 1-200 printable ASCII characters without spaces")
+
+
 def confirm(counted: str, *, yes: bool) -> None:
     """Ask before something is done to many; raise ``WrongUsage`` where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise WrongUsage(f"{counted}: add --yes to go on without being asked")
-    if not typer.confirm(f"{counted}: go on?", err=True):
+    try:
+        agreed = typer.confirm(f"{counted}: go on?", err=True)
+    except typer.Abort:
+        sys.stderr.write("\nonysoft-worker: nothing was done\n")
+        raise
+    if not agreed:
         raise Failed("nothing was done")
 
 

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from jobs.job import Job, to_form
 from worker.cli.terminal import ahead, clock, cut, duration, ms_of, plain, print_json, show, styled, table
+from worker.fleet import Overview
+from worker.hindrances import hindrances
 from worker.outbox import Delivery
 from worker.record import view
 
@@ -29,15 +31,17 @@ def print_job(job: Job, *, as_json: bool, short: bool = False) -> None:
 
 
 def print_story(
-    job: Job, timeline: Sequence[Entry], deliveries: Sequence[Delivery], *, now_ms: int, as_json: bool
+    job: Job, timeline: Sequence[Entry], deliveries: Sequence[Delivery], overview: Overview, *, as_json: bool
 ) -> None:
-    """Print a job with all that happened to it."""
-    shown, told = view(to_form(job)), [delivery.view() for delivery in deliveries]
+    """Print a job with all that happened to it, and what holds it up as the fleet stands."""
+    shown, told, now_ms = view(to_form(job)), [delivery.view() for delivery in deliveries], overview.at_ms
+    held_up_by = hindrances(shown, overview)
     if as_json:
-        print_json({**shown, "timeline": list(timeline), "deliveries": told})
+        print_json({**shown, "timeline": list(timeline), "deliveries": told, "hindrances": held_up_by})
         return
     show(
         *_head(shown, now_ms),
+        *(Text(f"  held up: {plain(words)}", style="yellow") for words in held_up_by),
         *_attempts(shown["attempts"]),
         *_deliveries(told, now_ms),
         *_timeline(timeline, ms_of(shown["created_at"]) or 0),

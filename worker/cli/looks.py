@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.entry import AsJson, Kind, Limit, Model, app, one_of, quiet_settings, with_store
+from worker.cli.entry import AsJson, Kind, Limit, Model, a_model, an_id, app, one_of, quiet_settings, with_store
 from worker.exits import Failed, WrongUsage
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def list_jobs(
 
     one_of("--status", status, list(Status))
     one_of("--kind", kind, INDEXED_KINDS)
+    a_model(model)
     if cursor is not None and not re.fullmatch("[0-9]{1,15}", cursor):
         raise WrongUsage("--cursor: must be the next_cursor of the page before")
 
@@ -49,7 +50,7 @@ def list_jobs(
         if page.jobs:
             terminal.show(tables.jobs_table(page.jobs, store.now_ms(), columns=screen.width), on=screen)
         else:
-            typer.echo("no job is so", err=True)
+            typer.echo("no job matches", err=True)
         if following:
             typer.echo(f"there are more: --cursor {following}, or a higher --limit", err=True)
 
@@ -62,12 +63,16 @@ def show(job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson =
     from worker.actions import NoSuchJob
     from worker.cli import job_sheet
 
+    an_id(job_id)
+
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
         job = await store.get(job_id)
         if job is None:
             raise NoSuchJob(job_id)
-        timeline, deliveries = await asyncio.gather(store.timeline(job_id), store.outbox.of_job(job_id))
-        job_sheet.print_story(job, timeline, deliveries, now_ms=store.now_ms(), as_json=as_json)
+        timeline, deliveries, overview = await asyncio.gather(
+            store.timeline(job_id), store.outbox.of_job(job_id), store.fleet.overview(store.now_ms())
+        )
+        job_sheet.print_story(job, timeline, deliveries, overview, as_json=as_json)
 
     with_store(do)
 
@@ -76,6 +81,8 @@ def show(job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson =
 def watch(job_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None, as_json: AsJson = False) -> int:
     """Watch a job until it ends (exit 0 completed, 1 failed or canceled), or the fleet until Ctrl-C (exit 0)."""
     from worker.cli import watching
+
+    an_id(job_id)
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> int:
         return await watching.until_ended(store, str(job_id), as_json=as_json)

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.entry import AsJson, Kind, Model, Yes, app, confirm, one_of, progress, say, session, with_store
+from worker.cli.entry import (
+    AsJson,
+    Kind,
+    Model,
+    Yes,
+    a_model,
+    an_id,
+    app,
+    confirm,
+    one_of,
+    progress,
+    say,
+    session,
+    with_store,
+)
 from worker.exits import Failed, WrongUsage
 
 if TYPE_CHECKING:
@@ -67,18 +81,23 @@ def _read_inputs(pairs: list[str], file: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            values = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+            values = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
         except OSError as error:
             raise WrongUsage(f"--input-file: cannot be read ({error.strerror}): {file}") from error
         except ValueError as error:
             raise WrongUsage(f"--input-file: is not JSON ({error})") from error
+        except RecursionError:
+            raise WrongUsage("--input-file: is nested too deep") from None
         if not isinstance(values, dict):
             raise WrongUsage("--input-file: must hold a JSON object")
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise WrongUsage(f"--input: {pair!r} is not K=V, such as prompt='a lighthouse'")
-        values[name] = _read_value(text)
+        try:
+            values[name] = _read_value(text)
+        except RecursionError:
+            raise WrongUsage(f"--input: {name!r} is nested too deep") from None
     return values
 
 
@@ -149,11 +168,13 @@ def _filter(
     one_of("--kind", kind, INDEXED_KINDS)
     if status is None:
         raise WrongUsage(f"{command}: say which jobs, by ID or by --status ({', '.join(allowed)})")
+    a_model(model)
     return Filter(status, kind, model)
 
 
 def _act_on_ids(ids: list[str], act: "Callable[[Store, str], Any]", done: str, *, as_json: bool) -> int:
     """Act on jobs by id: one is shown as it is then, of several each is told."""
+    an_id(*ids)
 
     async def one(store: "Store", _settings: "Settings", _models: "Models") -> "Job":
         job: Job = await act(store, ids[0])
@@ -227,5 +248,5 @@ def _told(tally: "Tally", done: str, *, as_json: bool) -> int:
     elif tally.refused and not tally.done:
         raise Failed(tally.words(done))
     else:
-        say(tally.words(done) if tally.done else f"0 {done}: no job is so")
+        say(tally.words(done) if tally.done else f"0 {done}: no job matches")
     return 1 if tally.refused else 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -21,8 +22,15 @@ def _serve(process: "Callable[[str, Settings, Models], Awaitable[None]]", *, key
     from worker import main
 
     settings, models = main.load_settings(key_required=key_required)
-    with main.redis_url(settings) as url:
+    with main.redis_url(settings) as url, _kept(settings):
         asyncio.run(process(url, settings, models))  # type: ignore[arg-type]
+
+
+def _kept(settings: "Settings") -> AbstractContextManager[None]:
+    """Keep the embedded Redis alive where it is used."""
+    from worker.keeper import kept_alive
+
+    return nullcontext() if settings.redis_url else kept_alive(settings.data_dir)
 
 
 @app.command()

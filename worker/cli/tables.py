@@ -107,10 +107,10 @@ def _notes(view: Row, now_ms: int) -> Iterator[Text]:
         life = (
             f"up {ago(worker['started_at'], now_ms, word='')}"
             if worker["alive"]
-            else f"silent for {ago(worker['seen_at'], now_ms, word='')}"
+            else f"gone since {clock(worker['seen_at'], day=True)} ({ago(worker['seen_at'], now_ms)})"
         )
         words = f"{plain(worker['host'])} pid {worker['pid']}, {load}, {life}"
-        yield _note("worker", words, "" if worker["alive"] else "yellow")
+        yield _note("worker", words, "" if worker["alive"] else "dim")
     hooks = view["webhooks"]
     words = "  ".join(f"{count} {state}" for state, count in hooks.items())
     yield _note("webhooks", words, "yellow" if hooks.get("dead") else "")

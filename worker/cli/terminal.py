@@ -27,6 +27,7 @@ STYLES: Mapping[str, str] = {
     "delivered": "green",
     "dead": "red",
     "ok": "green",
+    "info": "blue",
     "warning": "yellow",
     "problem": "bold red",
     "failing": "red",

@@ -1,10 +1,11 @@
 """Owns watching: one job until it ends, or the fleet until the watcher has seen enough.
 
 Both outlast an absent Redis: they say so and look again. The fleet's view is live on a terminal, and a line a refresh
-elsewhere. It opens the store anew after each loss: an embedded Redis that comes back is at another address.
+elsewhere. It opens the store anew after each loss: an embedded Redis may come back at another address.
 """
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -18,15 +19,17 @@ from rich.text import Text
 
 from jobs.job import Job, to_form
 from jobs.states import Status
+from worker.actions import NoSuchJob
 from worker.cli.job_sheet import print_job
 from worker.cli.tables import ended_lines, fleet_line, fleet_sheet
 from worker.cli.terminal import clock, console, plain, print_json
+from worker.hindrances import hindrances
 from worker.link import RedisAway
 from worker.record import rfc3339, view
 from worker.store import Store
 
 WATCH_EVERY_S = 0.2
-HINT_AFTER_S = 5.0
+HELD_UP_AFTER_S = 5.0
 REFRESH_S = 1.0
 ANSWER_S = 3.0
 LAST_ENDED = 5
@@ -38,8 +41,11 @@ Opened = Callable[[], AbstractAsyncContextManager[Store]]
 
 
 async def until_ended(store: Store, job_id: str, *, as_json: bool) -> int:
-    """Show a job's progress on standard error until it ends; return the exit status for its outcome."""
-    started_s, last, hinted = time.monotonic(), "", False
+    """Show a job's progress on standard error until it ends; return the exit status for its outcome.
+
+    Where it stands still for a while, what holds it up is said, each thing once.
+    """
+    started_s, last, held_up_by = time.monotonic(), "", _HeldUpBy()
 
     def tell(line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - started_s:6.1f} s  {line}\n")
@@ -47,6 +53,7 @@ async def until_ended(store: Store, job_id: str, *, as_json: bool) -> int:
     while True:
         try:
             job = await store.get(job_id)
+            reasons = await held_up_by.new(store, job)
         except RedisAway:
             if last != "away":
                 tell("Redis is away; looking again until it is back")
@@ -54,10 +61,7 @@ async def until_ended(store: Store, job_id: str, *, as_json: bool) -> int:
             await asyncio.sleep(REFRESH_S)
             continue
         if job is None:
-            sys.stderr.write(
-                f"onysoft-worker: there is no job {job_id}: never made, or gone RETENTION_S after its end\n"
-            )
-            return 1
+            raise NoSuchJob(job_id)
         line = _progress(job)
         if line != last:
             tell(line)
@@ -65,10 +69,31 @@ async def until_ended(store: Store, job_id: str, *, as_json: bool) -> int:
         if job.ended:
             print_job(job, as_json=as_json)
             return 0 if job.status is Status.COMPLETED else 1
-        if job.status is Status.QUEUED and not hinted and time.monotonic() - started_s > HINT_AFTER_S:
-            sys.stderr.write("          still queued: is a worker running? (onysoft-worker up, or work)\n")
-            hinted = True
+        for reason in reasons:
+            sys.stderr.write(f"          held up: {plain(reason)}\n")
         await asyncio.sleep(WATCH_EVERY_S)
+
+
+class _HeldUpBy:
+    """What holds a job up, asked for now and then while it stands still."""
+
+    def __init__(self) -> None:
+        self._stood_at = ""
+        self._ask_at_s = 0.0
+        self._told: set[str] = set()
+
+    async def new(self, store: Store, job: Job | None) -> list[str]:
+        """Give what has not been told yet; numbers and times in it do not make it new."""
+        now_s = time.monotonic()
+        if job is None or job.rev != self._stood_at:
+            self._stood_at, self._ask_at_s = job.rev if job else "", now_s + HELD_UP_AFTER_S
+        if job is None or job.ended or now_s < self._ask_at_s:
+            return []
+        self._ask_at_s = now_s + HELD_UP_AFTER_S
+        reasons = hindrances(view(to_form(job)), await store.fleet.overview(store.now_ms()))
+        fresh = [reason for reason in reasons if re.sub("[0-9]+", "", reason) not in self._told]
+        self._told |= {re.sub("[0-9]+", "", reason) for reason in fresh}
+        return fresh
 
 
 def _progress(job: Job) -> str:

@@ -2,12 +2,25 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.entry import AsJson, Limit, Yes, app, confirm, one_of, progress, say, session, with_store
+from worker.cli.entry import (
+    AsJson,
+    Limit,
+    Yes,
+    an_id,
+    app,
+    confirm,
+    help_alone,
+    one_of,
+    progress,
+    say,
+    session,
+    with_store,
+)
 from worker.exits import WrongUsage
 
 if TYPE_CHECKING:
@@ -17,10 +30,17 @@ if TYPE_CHECKING:
     from worker.outbox import Delivery
     from worker.store import Store
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-webhooks = typer.Typer(help="Webhook deliveries and their secret.", no_args_is_help=True)
+webhooks = typer.Typer(help="Webhook deliveries and their secret.")
 app.add_typer(webhooks, name="webhooks")
+
+
+@webhooks.callback(invoke_without_command=True)
+def deliveries(ctx: typer.Context) -> None:
+    """Webhook deliveries and their secret."""
+    help_alone(ctx)
 
 
 @webhooks.command("list")
@@ -36,6 +56,7 @@ def list_deliveries(
     from worker.outbox import STATES
 
     one_of("--state", state, STATES)
+    an_id(job, name="--job")
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
         if job is None:
@@ -53,7 +74,7 @@ def list_deliveries(
         if views:
             terminal.show(tables.deliveries_table(views, store.now_ms(), columns=screen.width), on=screen)
         else:
-            typer.echo("no webhook is so", err=True)
+            typer.echo("no webhook matches", err=True)
 
     with_store(do)
 
@@ -62,6 +83,8 @@ def list_deliveries(
 def show_delivery(delivery_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show a delivery with each of its attempts."""
     from worker.cli import job_sheet
+
+    an_id(delivery_id)
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
         delivery = await _delivery(store, delivery_id)
@@ -83,6 +106,7 @@ def replay(
     """Send webhooks again, under the same webhook-id: one, all dead ones, or all made since a time."""
     if sum((delivery_id is not None, dead, since is not None)) != 1:
         raise WrongUsage("webhooks replay: give one of ID, --dead, --since T")
+    an_id(delivery_id)
     if delivery_id is not None:
         return _replay_one(delivery_id, as_json=as_json)
     reach = _read_since(since) if since is not None else None
@@ -91,7 +115,7 @@ def replay(
 
 def _read_since(text: str) -> tuple[str, int]:
     """Read a time: how long ago ("ago", ms), or when ("at", ms)."""
-    if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
+    if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
         return "ago", int(match[1]) * UNITS_S[match[2]] * 1000
     try:
         at = datetime.fromisoformat(text)
@@ -99,7 +123,7 @@ def _read_since(text: str) -> tuple[str, int]:
         raise WrongUsage(
             f"--since: {text!r} is neither a time such as 2026-11-22T16:00:00Z nor as long ago as 30m, 2h or 1d"
         ) from None
-    return "at", round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    return "at", ((at if at.tzinfo else at.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
 
 
 async def _delivery(store: "Store", delivery_id: str) -> "Delivery":
@@ -141,7 +165,7 @@ def _replay_all(state: str | None, reach: tuple[str, int] | None, *, yes: bool, 
 
     async def count(store: "Store", _settings: "Settings", _models: "Models") -> tuple[int, int]:
         how, ms = reach or ("at", 0)
-        since_ms = store.now_ms() - ms if how == "ago" else ms
+        since_ms = max(store.now_ms() - ms if how == "ago" else ms, 0)  # no webhook is older than 1970
         return sum([1 async for _ in store.outbox.every(state, since_ms=since_ms)]), since_ms
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> "Tally":

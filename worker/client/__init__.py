@@ -16,6 +16,7 @@ from worker.client.errors import (
     RedisUnavailable,
     UnreadableJob,
     WorkerClientError,
+    WrongAddress,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "UnreadableJob",
     "WorkerClient",
     "WorkerClientError",
+    "WrongAddress",
 ]

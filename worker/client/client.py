@@ -12,7 +12,6 @@ backend's own packages, whatever their names. Every error is a ``WorkerClientErr
 
 import asyncio
 import math
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -119,7 +118,8 @@ class WorkerClient:
 
     ``redis_url``: ``redis://``, ``rediss://`` or ``unix://``, the workers' own. ``prefix``: their KEY_PREFIX.
     ``answer_timeout_s``: how long a worker's answer is waited for. Connections are made when they are needed; leave
-    the ``async with``, or call ``aclose``, to close them.
+    the ``async with``, or call ``aclose``, to close them. Raises ``WrongAddress`` (a ``ValueError``) for a URL that
+    cannot be right.
 
     Every method raises ``RedisUnavailable`` within two seconds where Redis is away, and ``InvalidRequest``, naming the
     argument, for one that cannot be right.
@@ -252,11 +252,13 @@ class WorkerClient:
 
     async def _ask(self, function: str, argument: Any, size_bytes: int = 0) -> Job | None:
         """Put a call on the queue and wait for the answer; None where there is no worker to give one."""
-        token = secrets.token_hex(16) if await self._line.has_worker() else None
-        await self._line.enqueue(function, argument, reply_to=token, size_bytes=size_bytes)
-        if token is None:
+        now_ms, has_worker = await self._line.clock()
+        if not has_worker:
+            await self._line.enqueue(function, argument, now_ms=now_ms, size_bytes=size_bytes)
             return None
-        answer = await self._line.answer(token, within_s=self._answer_timeout_s)
+        async with self._line.reply() as token:
+            await self._line.enqueue(function, argument, now_ms=now_ms, reply_to=token, size_bytes=size_bytes)
+            answer = await self._line.answer(token, within_s=self._answer_timeout_s)
         if answer is None:
             return None
         if problem := answer.get("problem"):

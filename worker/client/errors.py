@@ -17,6 +17,10 @@ class WorkerClientError(Exception):
     """Whatever goes wrong in the client."""
 
 
+class WrongAddress(WorkerClientError, ValueError):  # noqa: N818 - named after what it says
+    """The URL is none of a Redis, or a parameter in it is; neither it nor any value in it is repeated."""
+
+
 class InvalidRequest(WorkerClientError):  # noqa: N818 - named after what it says
     """The request cannot be taken, and nothing of it was; ``errors`` has an entry for each thing wrong with it."""
 

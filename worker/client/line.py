@@ -5,24 +5,30 @@ waiting on answers, one for all changes. Every error of Redis's becomes ``RedisU
 found Redis away, those in the queue behind it are told at once. Imports redis, arq and the standard library only.
 
 An answer lies on a list of its own. Whoever stops waiting for it leaves a mark there in the same step that looks for
-it a last time, so that the worker knows for certain whether it was heard.
+it a last time, so that the worker knows for certain whether it was heard; a caller that is canceled leaves it, too.
+What is queued is due at once by Redis's clock, whatever this machine's says.
 """
 
 import asyncio
 import contextlib
 import json
+import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from arq.connections import ArqRedis
 from redis.asyncio.client import PubSub
 from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.client.checks import write_json
-from worker.client.errors import RedisUnavailable
-from worker.ending import end
+from worker.client.errors import RedisUnavailable, WrongAddress
+from worker.ending import ASK_EVERY_S, end
 from worker.index import newest
 from worker.keys import Keys
 
@@ -37,8 +43,13 @@ ANSWER_STEP_S = 1.0
 LEAST_STEP_S = 0.01  # Redis 6.2 takes a millisecond for none, and none for ever
 TICKS = 5
 GONE = b"gone"
+MARKS = 2  # one may go to a look for the answer that was broken off just now
+MARK_S = 0.5  # how long a canceled caller is kept for its mark; it is left all the same
 SILENCE_S = 5.0
 AGAIN_S = 0.5
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WRONG_PARAMETER = re.compile(r"(?:unexpected keyword argument '|Invalid value for [`'])(\w+)")
 
 Stored = dict[bytes, bytes]
 
@@ -47,44 +58,58 @@ class Line:
     """Connections to one Redis, made when they are needed. Safe to use from any number of coroutines of a loop."""
 
     def __init__(self, redis_url: str, keys: Keys) -> None:
-        try:
-            self._redis = ArqRedis.from_url(
-                redis_url,
-                socket_connect_timeout=CONNECT_S,
-                socket_timeout=SOCKET_S,
-                health_check_interval=30,
-                decode_responses=False,
-            )
-        except (ValueError, TypeError, AttributeError):
-            raise ValueError("redis_url: must be a redis://, rediss:// or unix:// URL") from None
+        self._redis = _open(redis_url)
         self._redis.job_serializer, self._redis.job_deserializer = write_json, json.loads
         self._redis.default_queue_name = keys.one("jobs")
-        self._redis.expires_extra_ms = KEPT_MS
         self._keys = keys
         self._slots, self._seats = asyncio.Semaphore(SLOTS), asyncio.Semaphore(SEATS)
         self._failed_at_s = 0.0
+        self._leaving: set[asyncio.Task[Any]] = set()
         self.ear = Ear(self._redis)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, once the marks of canceled callers are left."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         await self.ear.aclose()
         await self._redis.aclose()
 
     # --- the queue
 
-    async def has_worker(self) -> bool:
-        """Tell whether a worker is alive, by Redis's clock."""
+    async def clock(self) -> tuple[int, bool]:
+        """Read Redis's clock, in ms since 1970, and whether a worker is alive by it."""
         async with self._call(), self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hvals(self._keys.one("workers"))
-            (seconds, _), workers = await pipe.execute()
-        return any(int(seconds) * 1000 - _seen_at_ms(worker) <= ALIVE_MS for worker in workers)
+            (seconds, micros), workers = await pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return now_ms, any(now_ms - _seen_at_ms(worker) <= ALIVE_MS for worker in workers)
 
-    async def enqueue(self, function: str, argument: Any, *, reply_to: str | None, size_bytes: int = 0) -> None:
-        """Put a call on the queue, as plain arq does."""
+    async def enqueue(
+        self, function: str, argument: Any, *, now_ms: int, reply_to: str | None = None, size_bytes: int = 0
+    ) -> None:
+        """Put a call on the queue, as plain arq does, due at ``now_ms``."""
         named = {} if reply_to is None else {"reply_to": reply_to}
+        due = EPOCH + timedelta(milliseconds=now_ms)
         async with self._call(within_s=AWAY_S + size_bytes / UPLOAD_BYTES_PER_S):
-            await self._redis.enqueue_job(function, argument, **named)
+            await self._redis.enqueue_job(function, argument, _defer_until=due, _expires=KEPT_MS / 1000, **named)
+
+    @asynccontextmanager
+    async def reply(self) -> AsyncIterator[str]:
+        """Give a token to be answered on; where the caller is canceled within, its mark is left."""
+        token = secrets.token_hex(16)
+        try:
+            yield token
+        except asyncio.CancelledError:
+            leaving = asyncio.create_task(self._last(token))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._left)
+            await asyncio.wait([leaving], timeout=MARK_S)
+            raise
+
+    def _left(self, leaving: asyncio.Task[Any]) -> None:
+        self._leaving.discard(leaving)
+        if not leaving.cancelled():
+            leaving.exception()  # Redis is away: there is nobody to tell
 
     async def answer(self, token: str, *, within_s: float) -> dict[str, Any] | None:
         """Wait for the answer to a call; None where none came, and then the worker knows that nobody waits."""
@@ -110,7 +135,7 @@ class Line:
         """Look for the answer a last time and leave the mark that nobody waits for it."""
         key = self._keys.reply(token)
         async with self._call(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.rpush(key, GONE)
+            pipe.rpush(key, *[GONE] * MARKS)
             pipe.lindex(key, 0)
             pipe.pexpire(key, KEPT_MS)
             _, first, _ = await pipe.execute()
@@ -171,12 +196,16 @@ class Line:
 
 
 class Ear:
-    """One subscription for all that wait for changes, kept up while anybody waits; survives an absent Redis."""
+    """One subscription for all that wait for changes, kept up while anybody waits; survives an absent Redis.
+
+    Only the task that attends to it uses the subscription: the others change what is waited for, and poke that task.
+    """
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._asked = asyncio.Event()
+        self._hearing: asyncio.Timeout | None = None
         self._attending: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -184,7 +213,7 @@ class Ear:
         """Give an event that is set whenever the channel says something, and once when it is first listened to."""
         called = asyncio.Event()
         self._waiting.setdefault(channel, set()).add(called)
-        self._asked.set()
+        self._poke()
         if self._attending is None or self._attending.done():
             self._attending = asyncio.create_task(self._attend())
         try:
@@ -193,16 +222,23 @@ class Ear:
             self._waiting[channel].discard(called)
             if not self._waiting[channel]:
                 del self._waiting[channel]
-                self._asked.set()
+                self._poke()
 
     async def aclose(self) -> None:
         """Listen no longer."""
         if self._attending is not None:
             await end([self._attending])
 
+    def _poke(self) -> None:
+        """Have the attending task look at what is waited for."""
+        if not self._asked.is_set():
+            self._asked.set()
+            if self._hearing is not None:
+                self._hearing.reschedule(asyncio.get_running_loop().time())
+
     async def _attend(self) -> None:
         while True:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(Exception):  # whatever has become of a connection: another is opened
                 async with self._redis.pubsub() as pubsub:
                     await self._keep_up(pubsub)
             await asyncio.sleep(AGAIN_S)
@@ -210,47 +246,77 @@ class Ear:
     async def _keep_up(self, pubsub: PubSub) -> None:
         """Listen to what is asked for until the connection is lost."""
         heard: set[str] = set()
-        listening: asyncio.Task[None] | None = None
-        try:
-            while listening is None or not listening.done():
-                self._asked.clear()
-                heard = await _tune(pubsub, heard, set(self._waiting))
-                if heard and listening is None:
-                    listening = asyncio.create_task(self._listen(pubsub))
-                    listening.add_done_callback(lambda _: self._asked.set())
-                await self._asked.wait()
-        finally:
-            if listening is not None:
-                await end([listening])
-
-    async def _listen(self, pubsub: PubSub) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            while True:
-                message = await pubsub.get_message(timeout=SILENCE_S)
-                channel = message["channel"] if message else None
-                for called in self._waiting.get(channel.decode(), ()) if channel else ():
+        while True:
+            self._asked.clear()
+            heard = await _tune(pubsub, heard, set(self._waiting))
+            while not self._asked.is_set():
+                for called in self._waiting.get(await self._hear(pubsub), ()):
                     called.set()
+
+    async def _hear(self, pubsub: PubSub) -> str:
+        """Wait for a message and name its channel; the empty name after a poke, or when there was silence.
+
+        redis-py would open a lost connection again while it reads, where a poke might leave it half open.
+        """
+        if pubsub.connection is None:
+            await self._asked.wait()
+            return ""
+        if not pubsub.connection.is_connected:
+            raise RedisConnectionError("the subscription is lost")
+        try:
+            async with asyncio.timeout(None) as self._hearing:
+                message = await pubsub.get_message(timeout=SILENCE_S)
+        except TimeoutError:
+            return ""
+        finally:
+            self._hearing = None
+        return message["channel"].decode() if message and message["channel"] else ""
+
+
+def _open(redis_url: str) -> Any:
+    """Make the client of a URL; what cannot be right about the URL is said without repeating it."""
+    try:
+        redis = ArqRedis.from_url(
+            redis_url, socket_connect_timeout=CONNECT_S, socket_timeout=SOCKET_S, health_check_interval=30
+        )
+        redis.connection_pool.connection_kwargs["decode_responses"] = False
+        redis.connection_pool.make_connection()  # opens none yet, but takes what the URL says
+    except Exception as error:  # noqa: BLE001 - redis-py raises whatever the URL's parameters lead to
+        found = WRONG_PARAMETER.search(str(error))
+        if found and found[1] in parse_qs(urlsplit(redis_url).query, keep_blank_values=True):
+            raise WrongAddress(f"redis_url: its parameter {found[1]} is unknown, or cannot be what it is") from None
+        raise WrongAddress("redis_url: must be a redis://, rediss:// or unix:// URL") from None
+    return redis
 
 
 @asynccontextmanager
 async def _patience(within_s: float) -> AsyncIterator[None]:
-    """Raise ``TimeoutError`` after a time, in which what blocks the event loop is not held against Redis."""
-    loop = asyncio.get_running_loop()
+    """Raise ``TimeoutError`` after a time, in which what blocks the event loop is not held against Redis.
+
+    Asks again for as long as redis-py has swallowed it; see ``worker.ending``.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     ticking: asyncio.TimerHandle
+    asked = 0
     async with asyncio.timeout(None) as limit:
 
         def tick(left: int) -> None:
-            nonlocal ticking
-            if left:
-                ticking = loop.call_later(within_s / TICKS, tick, left - 1)
-            else:
+            nonlocal ticking, asked
+            if left == 0:
                 limit.reschedule(loop.time())
+            elif left < 0:
+                asked += 1
+                task.cancel()
+            ticking = loop.call_later(within_s / TICKS if left > 0 else ASK_EVERY_S, tick, left - 1)
 
         ticking = loop.call_later(within_s / TICKS, tick, TICKS - 1)
         try:
             yield
         finally:
             ticking.cancel()
+            for _ in range(asked):
+                task.uncancel()
 
 
 async def _tune(pubsub: PubSub, heard: set[str], wanted: set[str]) -> set[str]:
@@ -266,5 +332,5 @@ def _seen_at_ms(worker: bytes) -> int:
     """Read when a worker was last alive; never, where it is no such entry."""
     try:
         return int(json.loads(worker)["seen_at_ms"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return -ALIVE_MS

@@ -15,6 +15,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -38,8 +39,13 @@ def diagnose() -> list[Finding]:
     try:
         settings, models = load_settings()
     except SettingsError as error:
-        return [_unsettled(fault) for fault in error.faults]
-    found = [Finding("settings", "ok", "every variable is valid"), *_models_file(settings, models), *_key(settings)]
+        return [_scope(None), *(_unsettled(fault) for fault in error.faults)]
+    found = [
+        _scope(settings),
+        Finding("settings", "ok", "every variable is valid"),
+        *_models_file(settings, models),
+        *_key(settings),
+    ]
     with ExitStack() as stack:
         try:
             url = stack.enter_context(redis_url(settings, start="if_data"))
@@ -58,6 +64,21 @@ async def _all_at_once(settings: Settings, *more: Coroutine[None, None, list[Fin
 
 
 # --- settings
+
+
+def _scope(settings: Settings | None) -> Finding:
+    """Say what is checked: settings come from the shell this runs in, and a service may have others."""
+    says = f"the settings of this shell, in {Path.cwd()}"
+    if settings is None:
+        return Finding("checked", "ok", says)
+    if settings.redis_url is None:
+        says += f", with the embedded Redis in {settings.data_dir.absolute()} (REDIS_URL is not set)"
+    else:
+        url = urlsplit(settings.redis_url)
+        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname or ""
+        where = f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{url.path}"
+        says += f", with the Redis of REDIS_URL, {where}"
+    return Finding("checked", "ok", says)
 
 
 def _unsettled(fault: str) -> Finding:

@@ -8,7 +8,7 @@ from config.log import redact
 ANSWER_S = 5.0  # what a check that goes over a network may take
 SKEW_S = 5.0
 
-Level = Literal["ok", "warning", "problem"]
+Level = Literal["ok", "info", "warning", "problem"]  # info: worth knowing, nothing to mend
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from config.models import Models
 from config.settings import Settings
 from worker.doctor.findings import ANSWER_S, Finding, skew
 from worker.fleet import Overview
-from worker.link import STORE_ERRORS, Link, RedisAway
+from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
 from worker.record import rfc3339
 from worker.store import Store
 
@@ -31,12 +31,22 @@ async def check_redis(url: str, settings: Settings, models: Models) -> list[Find
         async with asyncio.timeout(ANSWER_S):
             return await _redis_answers(link, store, settings)
     except STORE_ERRORS as error:
-        words = "does not answer" if isinstance(error, RedisAway) else str(error)
-        return [Finding("redis", "problem", f"Redis {words}", "check REDIS_URL, and that Redis runs and lets us in")]
+        return [_no_answer(error)]
     except TimeoutError:
         return [Finding("redis", "problem", f"Redis gave no answer within {ANSWER_S:.0f} s", "check REDIS_URL")]
     finally:
         await link.aclose()
+
+
+def _no_answer(error: Exception) -> Finding:
+    match error:
+        case RedisAway():
+            says = "Redis does not answer"
+        case RedisRefused():
+            says = "Redis refuses our credentials"
+        case _:
+            says = f"Redis refused a command: {error}"
+    return Finding("redis", "problem", says, "check REDIS_URL, and that Redis runs and lets us in")
 
 
 async def _redis_answers(link: Link, store: Store, settings: Settings) -> list[Finding]:
@@ -148,9 +158,11 @@ def _workers(overview: Overview) -> Iterator[Finding]:
         yield Finding("workers", "problem", "none is alive: jobs wait, tasks are not tracked", mend)
     for worker in overview.workers:
         if worker not in alive:
-            silent_s = (overview.at_ms - worker["seen_at_ms"]) / 1000
-            says = f"{worker.get('host')} pid {worker.get('pid')} has been silent for {silent_s:.0f} s"
-            yield Finding("workers", "warning", says, "it died or hangs; others take its work over: see its log")
+            says = f"{worker.get('host')} pid {worker.get('pid')} is gone since {rfc3339(worker['seen_at_ms'])}"
+            if alive:
+                yield Finding("workers", "info", f"{says}: others have taken its work over")
+            else:
+                yield Finding("workers", "warning", says, "it died or hangs: see its log")
 
 
 def _queues(overview: Overview) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ in ``data``, a task's id, which here is the job's. Any alias may look any job up
 ``problems``.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from jobs.request import Fault, valid_id, valid_model
 from jobs.states import Status
 from worker.store import new_id
 from worker.web.body import decode_json, read_body
-from worker.web.enqueueing import counting_rejections, idempotency_key, patience_s
+from worker.web.enqueueing import counting_rejections, given_key, patience_s
 from worker.web.openapi import GENERATE, envelopes, shown
 from worker.web.problems import Kind, Refusal
 from worker.web.services import answer, redis_answering, services
@@ -69,12 +70,13 @@ def generate_as(kind: str) -> Callable[[Request], Awaitable[Response]]:
     async def generate(request: Request) -> Response:
         """Take a submission as the gateway would, and make a job of it.
 
-        With an `Idempotency-Key` it is safe to repeat: the key is the task's id.
+        With an `Idempotency-Key` it is safe to repeat: the key is the task's id, or what the id is made from. The body
+        is read as JSON, whatever type it says it is of.
         """
         with counting_rejections(request):
-            body = await read_body(request)
+            body = await read_body(request, of_any_type=True)
             order = {"kind": kind, **_read_submission(decode_json(body))}
-            job_id = idempotency_key(request) or new_id("job_")
+            job_id = id_of(given_key(request)) or new_id("job_")
             async with redis_answering(
                 f"it is not known whether the task was made: repeat the request with Idempotency-Key: {job_id}",
                 within_s=patience_s(body),
@@ -83,6 +85,13 @@ def generate_as(kind: str) -> Callable[[Request], Awaitable[Response]]:
         return answer({"success": True, "data": {"task_id": taken.job.id, "status": PROCESSING}}, status=202)
 
     return generate
+
+
+def id_of(key: str | None) -> str | None:
+    """Make a task's id of a client's key: the key where it may be one, else one that is always the same for it."""
+    if not key or valid_id(key):
+        return key or None
+    return f"idem_{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
 def _read_submission(raw: Any) -> dict[str, Any]:
@@ -108,6 +117,7 @@ for _kind in KINDS:
             **shown(202, "The submission was taken, now or before under the same key.", "TaskTaken"),
             **envelopes(
                 Kind.INVALID_FORMAT,
+                Kind.REQUEST_TIMEOUT,
                 Kind.CONFLICT,
                 Kind.PAYLOAD_TOO_LARGE,
                 Kind.INVALID_REQUEST,

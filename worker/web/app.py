@@ -14,12 +14,13 @@ from worker.enqueue import Conflict, Door
 from worker.link import RedisAway, RedisRefused
 from worker.store import Store
 from worker.web import aliases, dashboard, docs, enqueueing, fleet, health, jobs, metrics, outbox
+from worker.web.brake import Brake
 from worker.web.enqueueing import Rejections
 from worker.web.guard import Guard
 from worker.web.openapi import describe
 from worker.web.problems import Refusal, answer_error
 from worker.web.server import WebServer
-from worker.web.services import Services
+from worker.web.services import Glance, Services
 
 ROUTERS = (
     health.router,
@@ -63,8 +64,9 @@ def create_api(*, store: Store, door: Door, settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would be made of what the caller says our name is
         generate_unique_id_function=lambda route: route.name,
     )
-    api.state.services = Services(store, door, settings)
+    api.state.services = Services(store, door, settings, Glance(store))
     api.state.rejections = Rejections(store)
+    api.state.brake = Brake()
     for error in ERRORS:
         api.add_exception_handler(error, answer_error)
     for router in ROUTERS:

@@ -18,13 +18,18 @@ MAX_BODY_BYTES = MAX_REQUEST_BYTES + 64 * 1024  # the limit is on what is asked;
 MAX_BATCH = 1000  # requests in one body
 MAX_DROPPED_BYTES = 64 * 1024 * 1024
 MAX_DROPPING_S = 5.0
+MAX_SILENCE_S = 10.0  # between two pieces of a body
+MAX_READING_S = 300.0  # for all of them
 
 
-async def read_body(request: Request) -> bytes:
-    """Read a body of JSON; raise ``Refusal`` for another type (what a cross-site form would send) or too many bytes."""
+async def read_body(request: Request, *, of_any_type: bool = False) -> bytes:
+    """Read a body of JSON; raise ``Refusal`` for one of another type, too many bytes, or bytes that do not come.
+
+    ``of_any_type``: whatever type it says it is of, a form's included, so that only the guard keeps other sites out.
+    """
     headers = request.headers
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type != "application/json" and not of_any_type:
         raise Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "send the body as Content-Type: application/json")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "send the body without a Content-Encoding")
@@ -36,8 +41,9 @@ async def read_body(request: Request) -> bytes:
     chunks: list[bytes] = []
     size_bytes = 0
     more = True
+    until_s = asyncio.get_running_loop().time() + MAX_READING_S
     while more:
-        chunk, more = await _receive(request)
+        chunk, more = await _receive_in_time(request, until_s)
         size_bytes += len(chunk)
         if size_bytes > MAX_BODY_BYTES:
             chunks.clear()
@@ -63,6 +69,20 @@ async def _receive(request: Request) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message.get("body", b""), message.get("more_body", False)
+
+
+async def _receive_in_time(request: Request, until_s: float) -> tuple[bytes, bool]:
+    """Read a piece; raise ``Refusal`` where none comes for a while, or by a time of the event loop."""
+    try:
+        async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + MAX_SILENCE_S, until_s)):
+            return await _receive(request)
+    except TimeoutError as error:
+        raise too_slow() from error
+
+
+def too_slow() -> Refusal:
+    """Refuse a request whose body does not come."""
+    return Refusal(Kind.REQUEST_TIMEOUT, "send the body without pauses", headers={"connection": "close"})
 
 
 async def _drop_rest(request: Request) -> bool:

@@ -16,6 +16,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from worker.web.body import too_slow
+from worker.web.brake import Brake, Busy
 from worker.web.guard import STATIC, Tokens
 from worker.web.problems import Kind, Refusal
 from worker.web.services import services
@@ -36,13 +38,11 @@ HEADERS = {
 }
 CACHE_S = 60
 MAX_FORM_BYTES = 16 * 1024
-WRONG_TOKEN_S = 0.5
-MOST_WRONG = 20  # answers that are kept back at a time
+MAX_FORM_S = 10.0
 
 PAGE = FOLDER.joinpath("index.html").read_text()
 SIGN_IN = FOLDER.joinpath("sign-in.html").read_text()
-
-_wrong = asyncio.Semaphore(MOST_WRONG)
+REFUSED = SIGN_IN.replace("<html", "<html data-refused", 1)
 
 router = APIRouter(include_in_schema=False)
 
@@ -66,8 +66,13 @@ async def sign_in(request: Request) -> Response:
     if ("origin" in request.headers or "sec-fetch-site" in request.headers) and not by_own_page(request.headers):
         raise Refusal(Kind.FORBIDDEN_ORIGIN, "sign in on the page of this server")
     presented = _only_value(await _read_form(request), "token")
-    if Tokens(tokens).holder([f"Bearer {presented}"]) is None:
-        return await _refuse()
+    brake: Brake = request.app.state.brake
+    try:
+        good = await brake.admits(lambda: Tokens(tokens).holder([f"Bearer {presented}"]) is not None)
+    except Busy:
+        return _page(REFUSED, "sign-in", 429, **{"retry-after": "1"})
+    if not good:
+        return _page(REFUSED, "sign-in", 401, **{"www-authenticate": "Bearer"})
     return _gone_home(_cookie(request, issue(presented, time.time()), LASTS_S))
 
 
@@ -123,27 +128,21 @@ def _cookie(request: Request, value: str, lasts_s: int) -> str:
     return set_cookie(value, lasts_s=lasts_s, secure=came_by_https(request.headers, request.url.scheme))
 
 
-async def _refuse() -> Response:
-    """Answer a wrong token, later than a good one; beyond a number at a time there is no waiting, only a no."""
-    page = SIGN_IN.replace("<html", "<html data-refused", 1)
-    if _wrong.locked():
-        return _page(page, "sign-in", 429, **{"retry-after": "1"})
-    async with _wrong:
-        await asyncio.sleep(WRONG_TOKEN_S)
-    return _page(page, "sign-in", 401, **{"www-authenticate": "Bearer"})
-
-
 async def _read_form(request: Request) -> bytes:
-    """Read what a form posts; raise ``Refusal`` for another type or more than a token could need."""
+    """Read what a form posts; raise ``Refusal`` for another type, or more bytes or time than a token could need."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
         raise Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "send the form as Content-Type: application/x-www-form-urlencoded")
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            detail = f"send at most {MAX_FORM_BYTES // 1024} KB"
-            raise Refusal(Kind.PAYLOAD_TOO_LARGE, detail, headers={"connection": "close"})
+    try:
+        async with asyncio.timeout(MAX_FORM_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_FORM_BYTES:
+                    detail = f"send at most {MAX_FORM_BYTES // 1024} KB"
+                    raise Refusal(Kind.PAYLOAD_TOO_LARGE, detail, headers={"connection": "close"})
+    except TimeoutError as error:
+        raise too_slow() from error
     return body
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from config.log import log
 from jobs.job import to_form
-from jobs.request import Fault, InvalidRequest, valid_id
+from jobs.request import Fault, InvalidRequest, unknown_fields, valid_id
 from worker.enqueue import Taken
 from worker.link import STORE_ERRORS, RedisAway, RedisRefused
 from worker.record import view
@@ -83,6 +83,7 @@ def rejections(request: Request) -> Rejections:
         **shown(200, "The same request under the same id has made this job before.", "JobView", headers=LOCATION),
         **problems(
             Kind.INVALID_JSON,
+            Kind.REQUEST_TIMEOUT,
             Kind.CONFLICT,
             Kind.PAYLOAD_TOO_LARGE,
             Kind.UNSUPPORTED_MEDIA_TYPE,
@@ -119,7 +120,8 @@ async def create_job(request: Request) -> Response:
     responses={
         **shown(200, "What became of each request, in their order.", "BatchAnswer"),
         **problems(
-            Kind.INVALID_JSON, Kind.PAYLOAD_TOO_LARGE, Kind.UNSUPPORTED_MEDIA_TYPE, Kind.INVALID_REQUEST
+            Kind.INVALID_JSON, Kind.REQUEST_TIMEOUT, Kind.PAYLOAD_TOO_LARGE, Kind.UNSUPPORTED_MEDIA_TYPE,
+            Kind.INVALID_REQUEST,
         ),
     },
     openapi_extra=CREATE_JOBS,
@@ -146,17 +148,23 @@ async def create_jobs(request: Request) -> Response:
 
 def idempotency_key(request: Request, own_id: Any = None) -> str | None:
     """Read the header that may carry the id; raise ``InvalidRequest`` where it is no id or another than the body's."""
-    given = request.headers.getlist(IDEMPOTENCY_KEY)
-    if not given:
+    key = given_key(request)
+    if key is None:
         return None
-    key = ", ".join(given)
-    if len(key) > 1 and key.startswith('"') and key.endswith('"'):  # the IETF's draft has it as a quoted string
-        key = key[1:-1]
     if not valid_id(key):
         raise InvalidRequest(Fault(IDEMPOTENCY_KEY, "must be 1-128 characters of A-Za-z0-9._:-"))
     if isinstance(own_id, str) and own_id != key:
         raise InvalidRequest(Fault("id", f"must equal the {IDEMPOTENCY_KEY} header, or one of them be left out"))
     return key
+
+
+def given_key(request: Request) -> str | None:
+    """Read the header as it was given; the IETF's draft has it as a quoted string."""
+    given = request.headers.getlist(IDEMPOTENCY_KEY)
+    if not given:
+        return None
+    key = ", ".join(given)
+    return key[1:-1] if len(key) > 1 and key.startswith('"') and key.endswith('"') else key
 
 
 def patience_s(body: bytes) -> float:
@@ -168,7 +176,7 @@ def _read_batch(request: Request, raw: Any) -> list[Any]:
     """Take the requests out of a batch's body; raise ``InvalidRequest`` with what is wrong about the batch itself."""
     if not isinstance(raw, dict):
         raise InvalidRequest(Fault("request", "must be a JSON object"))
-    faults = [Fault(name, "is not a known field; known is jobs") for name in raw if name != "jobs"]
+    faults = unknown_fields(raw, ("jobs",))
     raws = raw.get("jobs")
     if not isinstance(raws, list) or not 1 <= len(raws) <= MAX_BATCH:
         faults.append(Fault("jobs", f"must be a list of 1 to {MAX_BATCH} requests"))

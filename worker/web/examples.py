@@ -192,8 +192,9 @@ _TASK_ERROR = {"code": "content_rejected", "message": "Content review failed. Pl
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "JobView": {"queued": QUEUED_EXAMPLE, "waiting": WAITING_EXAMPLE, "completed": COMPLETED_EXAMPLE},
     "JobDetail": {
-        "completed": COMPLETED_EXAMPLE | {"timeline": TIMELINE_EXAMPLE},
-        "waiting": WAITING_EXAMPLE | {"timeline": TIMELINE_EXAMPLE[:1]},
+        "completed": COMPLETED_EXAMPLE | {"timeline": TIMELINE_EXAMPLE, "hindrances": []},
+        "waiting": WAITING_EXAMPLE
+        | {"timeline": TIMELINE_EXAMPLE[:1], "hindrances": ["veo3 is at its limit until 2026-03-02T21:00:00.000Z"]},
     },
     "BatchAnswer": {
         "mixed": {
@@ -237,6 +238,7 @@ REFUSALS: Mapping[Kind, Refusal] = {
             (Kind.FORBIDDEN_ORIGIN, "call it from this machine; set API_TOKENS to serve others"),
             (Kind.NOT_FOUND, "no such job: it was never made, or is gone RETENTION_S after its end"),
             (Kind.TASK_NOT_FOUND, "no such task: it was never made, or is gone RETENTION_S after its end"),
+            (Kind.REQUEST_TIMEOUT, "send the body without pauses"),
             (Kind.PAYLOAD_TOO_LARGE, "send at most 11 MB; larger media belong behind a URL"),
             (Kind.UNSUPPORTED_MEDIA_TYPE, "send the body as Content-Type: application/json"),
             (Kind.WRONG_STATUS, "the job is completed: only a failed or canceled one can be retried"),

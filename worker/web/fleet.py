@@ -2,25 +2,25 @@
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from worker.models_report import models_view
 from worker.web.openapi import problems, shown
 from worker.web.problems import Kind
-from worker.web.services import answer, redis_answering, services
+from worker.web.services import answer, known_parameters, redis_answering, services
 
 AWAY = "Redis is away: repeat the request"
 KindName = Literal["video", "image", "music", "audio", "voice"]
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], dependencies=[Depends(known_parameters)])
 
 
 @router.get(
     "/v1/queues",
     summary="Show the queues",
-    responses={**shown(200, "How the fleet stands.", "FleetView"), **problems(Kind.UNAVAILABLE)},
+    responses={**shown(200, "How the fleet stands.", "FleetView"), **problems(Kind.INVALID_REQUEST, Kind.UNAVAILABLE)},
 )
 async def show_queues(request: Request) -> Response:
     """Show how deep the queues are and how late, what is paused or held and since when, and which workers are alive."""
@@ -33,7 +33,10 @@ async def show_queues(request: Request) -> Response:
 @router.get(
     "/v1/models",
     summary="Show the models",
-    responses={**shown(200, "The models, in the order of their chains.", "ModelsView"), **problems(Kind.UNAVAILABLE)},
+    responses={
+        **shown(200, "The models, in the order of their chains.", "ModelsView"),
+        **problems(Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+    },
 )
 async def show_models(request: Request) -> Response:
     """Show how the models fare: cooldowns, failures in a row, outcomes, and how long generations have taken."""

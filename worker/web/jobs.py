@@ -1,17 +1,20 @@
 """Owns the routes of jobs that are there: list, show, follow, cancel, retry."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
-from starlette.requests import Request
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from jobs.job import Job, to_form
 from jobs.request import MODEL_PATTERN, valid_id
 from jobs.states import Status
 from worker import actions
+from worker.ending import end
+from worker.hindrances import hindrances
 from worker.link import STORE_ERRORS
 from worker.listing import Filter
 from worker.record import view
@@ -25,7 +28,7 @@ GONE = "no such job: it was never made, or is gone RETENTION_S after its end"
 MAX_WAIT_S = 60.0
 HEARTBEAT_S = 15.0  # proxies close what says nothing for long
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(known_parameters)])
 
 
 @router.get(
@@ -57,7 +60,6 @@ async def list_jobs(
 
     A job keeps its place for good: a page never repeats one of an earlier page, whatever happens between the two.
     """
-    known_parameters(request)
     wanted = Filter(status, kind, model)
     async with redis_answering(AWAY):
         page = await services(request).store.listing.page(
@@ -87,21 +89,40 @@ async def show_job(
     async with redis_answering(AWAY):
         job = await _find(store, job_id)
     if wait_s and not job.ended:
-        job = await _awaited(store, job, until_s=time.monotonic() + wait_s)
+        job = await _awaited(request, job, until_s=time.monotonic() + wait_s)
     async with redis_answering(AWAY):
         timeline = await store.timeline(job_id)
-    return answer({**view(to_form(job)), "timeline": timeline})
+        shown_job = view(to_form(job))
+        held_up_by = [] if job.ended else hindrances(shown_job, await services(request).glance.overview())
+    return answer({**shown_job, "timeline": timeline, "hindrances": held_up_by})
 
 
-async def _awaited(store: Store, job: Job, *, until_s: float) -> Job:
-    """Wait for a job's end, the time, or the server's stop; give the job as it stands then."""
+async def _awaited(request: Request, job: Job, *, until_s: float) -> Job:
+    """Wait for a job's end, the time, or the server's stop; give the job as it stands then.
+
+    Raises ``ClientDisconnect`` where nobody waits for it any longer.
+    """
+    store = services(request).store
     async with store.news.of(job.id) as changed:
-        while True:
-            async with redis_answering(AWAY):
-                job = await _find(store, job.id)
-            left_s = until_s - time.monotonic()
-            if job.ended or left_s <= 0 or not await store.news.wait(changed, within_s=left_s):
-                return job
+        gone = asyncio.create_task(_until_gone(request))
+        gone.add_done_callback(lambda _: changed.set())
+        try:
+            while True:
+                async with redis_answering(AWAY):
+                    job = await _find(store, job.id)
+                left_s = until_s - time.monotonic()
+                if job.ended or left_s <= 0 or not await store.news.wait(changed, within_s=left_s):
+                    return job
+                if gone.done():
+                    raise ClientDisconnect
+        finally:
+            await end([gone])
+
+
+async def _until_gone(request: Request) -> None:
+    """Wait until the client hangs up; what it still sends is dropped."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @router.get(
@@ -114,7 +135,7 @@ async def _awaited(store: Store, job: Job, *, until_s: float) -> Job:
             "stream ends with the job's end.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **problems(Kind.NOT_FOUND, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
     },
 )
 async def stream_job(request: Request, job_id: str) -> Response:
@@ -154,7 +175,7 @@ async def _events(store: Store, job: Job) -> AsyncIterator[bytes]:
     summary="Cancel a job",
     responses={
         **shown(200, "The job, canceled.", "JobView"),
-        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
     },
 )
 async def cancel_job(request: Request, job_id: str) -> Response:
@@ -171,7 +192,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     summary="Try a job again",
     responses={
         **shown(200, "The job, open again.", "JobView"),
-        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
     },
 )
 async def retry_job(request: Request, job_id: str) -> Response:

@@ -47,7 +47,10 @@ KEY_OF_JOB: dict[str, Any] = {
     "description": "The job's id, where the body names none. Both together must be the same.",
     "schema": {"type": "string", "pattern": f"^{ID_PATTERN}$"},
 }
-KEY_OF_TASK = KEY_OF_JOB | {"description": "The task's id. Without it, one is made up."}
+KEY_OF_TASK = KEY_OF_JOB | {
+    "description": "The task's id, or, where it cannot be one, what the id is made from. Without it, one is made up.",
+    "schema": {"type": "string"},
+}
 LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}}}
 
 HEADERS: Mapping[str, dict[str, Any]] = {

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +17,7 @@ AWAY = "Redis is away: repeat the request"
 EXPIRED = "events after it are no longer kept: start again without a cursor, and list the jobs"
 CURSOR = "^[0-9]{1,15}-[0-9]{1,15}$"
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], dependencies=[Depends(known_parameters)])
 
 
 @router.get(
@@ -25,7 +25,7 @@ router = APIRouter(tags=["webhooks"])
     summary="List a job's webhook deliveries",
     responses={
         **shown(200, "The deliveries, oldest first, with every attempt.", "Deliveries"),
-        **problems(Kind.NOT_FOUND, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
     },
 )
 async def list_deliveries(request: Request, job_id: str) -> Response:
@@ -44,7 +44,7 @@ async def list_deliveries(request: Request, job_id: str) -> Response:
     summary="Deliver a webhook again",
     responses={
         **shown(200, "The delivery, pending again.", "DeliveryView"),
-        **problems(Kind.NOT_FOUND, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
     },
 )
 async def replay_delivery(request: Request, delivery_id: str) -> Response:
@@ -83,14 +83,14 @@ async def list_events(
     Start without a cursor, keep `next_cursor` with what you have done, and go on from there: it is never null, and
     a page without events means that there are no newer ones yet.
     """
-    known_parameters(request)
     async with redis_answering(AWAY):
         try:
-            events = await services(request).store.outbox.feed(cursor, limit=limit)
+            outbox = services(request).store.outbox
+            events = await outbox.feed(cursor, limit=limit)
+            following = events[-1].cursor if events else cursor or await outbox.trimmed()
         except CursorExpired:
             raise Refusal(
                 Kind.CURSOR_EXPIRED,
                 "events after it are no longer kept: start again without a cursor, and list the jobs",
             ) from None
-    following = events[-1].cursor if events else cursor or "0-0"
     return answer({"events": [event.view() for event in events], "next_cursor": following})

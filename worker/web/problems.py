@@ -39,6 +39,7 @@ class Kind(Enum):
     NOT_FOUND = ("not_found", 404, "There is nothing here")
     TASK_NOT_FOUND = ("task_not_found", 404, "There is no such task")
     METHOD_NOT_ALLOWED = ("method_not_allowed", 405, "The method is not allowed here")
+    REQUEST_TIMEOUT = ("request_timeout", 408, "The request did not come in time")
     CONFLICT = ("conflict", 409, "The id is taken")
     WRONG_STATUS = ("wrong_status", 409, "The job's status does not allow it")
     CURSOR_EXPIRED = ("cursor_expired", 410, "The cursor is too old")
@@ -76,6 +77,7 @@ MEND = "mend the fields listed under 'errors'"
 _BY_STATUS: Mapping[int, Kind] = {
     404: Kind.NOT_FOUND,
     405: Kind.METHOD_NOT_ALLOWED,
+    408: Kind.REQUEST_TIMEOUT,
     413: Kind.PAYLOAD_TOO_LARGE,
     415: Kind.UNSUPPORTED_MEDIA_TYPE,
     503: Kind.UNAVAILABLE,

@@ -95,6 +95,7 @@ class JobDetail(JobView):
     """A job as it stands, and what happened to it: the newest 200 entries, oldest first."""
 
     timeline: list[TimelineEntry]
+    hindrances: list[str] = Field(description="What holds it up now, in words: a pause, a hold, a limit, no worker.")
 
 
 class FieldError(Described):

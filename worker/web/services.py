@@ -1,6 +1,7 @@
 """Owns what routes work with, and for how long they wait for Redis."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ from starlette.responses import Response
 
 from config.log import log
 from config.settings import Settings
-from jobs.request import Fault, InvalidRequest
+from jobs.request import MAX_FAULTS, Fault, InvalidRequest
 from worker.enqueue import Door
+from worker.fleet import Overview
 from worker.link import RedisAway, RedisRefused
 from worker.store import Store
 from worker.web.problems import RETRY_AFTER_S, Kind, Refusal, encode_json
 
 PATIENCE_S = 1.25  # so that the answer is out within two seconds
 EXTRA_PATIENCE_S_PER_MB = 0.5
+GLANCE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,22 @@ class Services:
     store: Store
     door: Door
     settings: Settings
+    glance: "Glance"
+
+
+class Glance:
+    """How the fleet stood moments ago: for answers that many ask for, and none needs to the millisecond."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._overview: Overview | None = None
+
+    async def overview(self) -> Overview:
+        """Read the overview, at most every so often."""
+        now_ms = self._store.now_ms()
+        if self._overview is None or now_ms - self._overview.at_ms > GLANCE_MS:
+            self._overview = await self._store.fleet.overview(now_ms)
+        return self._overview
 
 
 def services(request: Request) -> Services:
@@ -36,13 +55,18 @@ def services(request: Request) -> Services:
     return found
 
 
-def known_parameters(request: Request) -> None:
-    """Raise ``InvalidRequest`` for a parameter the address does not have: a misspelt filter would filter nothing."""
+async def known_parameters(request: Request) -> None:
+    """Raise ``InvalidRequest`` for a parameter the address does not have, or that comes twice.
+
+    For routers to depend on: a misspelt filter would filter nothing.
+    """
     known = sorted(str(field.alias) for field in request.scope["route"].dependant.query_params)
-    unknown = sorted(set(request.query_params) - set(known))
-    if unknown:
-        words = f"is not a known parameter; known are {', '.join(known)}"
-        raise InvalidRequest(*(Fault(name, words) for name in unknown))
+    times = Counter(name for name, _ in request.query_params.multi_items())
+    words = f"is not a known parameter; known are {', '.join(known)}" if known else "must not be given: there are none"
+    faults = [Fault(name, words) for name in sorted(times.keys() - known)[: MAX_FAULTS + 1]]
+    faults += [Fault(name, "must be given once") for name in known if times[name] > 1]
+    if faults:
+        raise InvalidRequest(*faults)
 
 
 @asynccontextmanager
