@@ -40,13 +40,15 @@ class Glance:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._overview: Overview | None = None
+        self._looking = asyncio.Lock()
 
     async def overview(self) -> Overview:
-        """Read the overview, at most every so often."""
-        now_ms = self._store.now_ms()
-        if self._overview is None or now_ms - self._overview.at_ms > GLANCE_MS:
-            self._overview = await self._store.fleet.overview(now_ms)
-        return self._overview
+        """Read the overview, at most every so often, one reader for all that ask meanwhile."""
+        async with self._looking:
+            now_ms = self._store.now_ms()
+            if self._overview is None or now_ms - self._overview.at_ms > GLANCE_MS:
+                self._overview = await self._store.fleet.overview(now_ms)
+            return self._overview
 
 
 def services(request: Request) -> Services:
