@@ -23,6 +23,7 @@ from jobs import request as requests
 from jobs import states
 from worker import fleet
 from worker.actions import cancel
+from worker.calls import read_call
 from worker.client import (
     Conflict,
     InvalidRequest,
@@ -43,7 +44,6 @@ from worker.client import client as client_module
 from worker.client import line as client_line
 from worker.client.client import LOOK_AGAIN_S
 from worker.enqueue import Door
-from worker.intake import read_call
 from worker.link import patiently
 from worker.main import open_store
 from worker.store import REPLY_MS

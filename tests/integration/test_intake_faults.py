@@ -13,9 +13,10 @@ from harness import Bench, directed, eventually
 from structlog.testing import capture_logs
 
 from jobs.states import Status
-from worker import actions, intake
+from worker import actions, arq_queue
+from worker.arq_queue import ArqQueue
 from worker.client import NotPossible, WorkerClient, WorkerClientError
-from worker.intake import Intake, _ArqWorker
+from worker.intake import Intake
 from worker.link import RedisAway
 
 QUEUE = "onysoft:jobs"
@@ -24,17 +25,17 @@ SHORT_LOCK_MS = 100
 SKEW_MS = 20_000
 SOON_S = 3.0
 
-Make = Callable[[], _ArqWorker]
+Make = Callable[[], ArqQueue]
 
 
 @pytest.fixture
 async def make(bench: Bench) -> AsyncIterator[Make]:
     """Make workers of the arq door alone, driven by hand."""
-    made: list[_ArqWorker] = []
+    made: list[ArqQueue] = []
 
-    def one() -> _ArqWorker:
+    def one() -> ArqQueue:
         door = Intake(bench.store, bench.door, bench.redis_url, bench.settings)
-        made.append(_ArqWorker(door, ArqRedis.from_url(bench.redis_url)))
+        made.append(ArqQueue(door, ArqRedis.from_url(bench.redis_url)))
         return made[-1]
 
     yield one
@@ -56,7 +57,7 @@ async def run_out(bench: Bench) -> None:
     await eventually(check)
 
 
-def stall_before(worker: _ArqWorker, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+def stall_before(worker: ArqQueue, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
     """Have a worker stall when it has read what it locked: events for when it does so, and when it may go on."""
     stalled, go_on = asyncio.Event(), asyncio.Event()
     real = worker._take
@@ -79,7 +80,7 @@ async def test_a_worker_that_stalled_carries_no_wish_out_again(
     await bench.pool.enqueue_job("cancel", "a")
     slow = make()
     stalled, go_on = stall_before(slow, monkeypatch)
-    monkeypatch.setattr(intake, "LOCK_MS", SHORT_LOCK_MS)
+    monkeypatch.setattr(arq_queue, "LOCK_MS", SHORT_LOCK_MS)
     taking = asyncio.create_task(slow.start_jobs(await queued(bench)))
     await stalled.wait()
     await run_out(bench)
@@ -143,11 +144,11 @@ async def test_a_lock_is_let_go_by_its_holder_only(bench: Bench, make: Make, mon
     [entry] = await queued(bench)
     slow, holder = make(), make()
     stalled, go_on = stall_before(slow, monkeypatch)
-    monkeypatch.setattr(intake, "LOCK_MS", SHORT_LOCK_MS)
+    monkeypatch.setattr(arq_queue, "LOCK_MS", SHORT_LOCK_MS)
     taking = asyncio.create_task(slow.start_jobs([entry]))
     await stalled.wait()
     await run_out(bench)
-    monkeypatch.setattr(intake, "LOCK_MS", 60_000)
+    monkeypatch.setattr(arq_queue, "LOCK_MS", 60_000)
     assert await holder._lock([entry]) == [[entry]]
     go_on.set()
     await taking
@@ -167,7 +168,7 @@ async def test_an_entry_queued_again_under_its_id_is_another(
     await bench.pool.enqueue_job("generate", {**IMAGE, "id": "first"}, _job_id="same")
     slow = make()
     stalled, go_on = stall_before(slow, monkeypatch)
-    monkeypatch.setattr(intake, "LOCK_MS", SHORT_LOCK_MS)
+    monkeypatch.setattr(arq_queue, "LOCK_MS", SHORT_LOCK_MS)
     taking = asyncio.create_task(slow.start_jobs(await queued(bench)))
     await stalled.wait()
     await run_out(bench)

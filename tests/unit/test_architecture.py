@@ -11,8 +11,14 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("config", "jobs", "worker") for path in (ROOT / room).rglob("*.py"))
 MAY_IMPORT = {"config": {"config"}, "jobs": {"config", "jobs"}, "worker": {"config", "jobs", "worker"}}
 ONLY_USERS = {
-    "arq": {"worker/intake.py", "worker/client/line.py", "worker/demo/doors.py"},
-    "redis": {"worker/link.py", "worker/intake.py", "worker/client/line.py", "worker/embedded.py"},
+    "arq": {"worker/intake.py", "worker/arq_queue.py", "worker/client/line.py", "worker/demo/doors.py"},
+    "redis": {
+        "worker/link.py",
+        "worker/intake.py",
+        "worker/arq_queue.py",
+        "worker/client/line.py",
+        "worker/embedded.py",
+    },
     "aiohttp": {"worker/transport.py", "worker/deliver.py"},
 }
 IMPURE = {"redis", "httpx", "aiohttp", "arq", "asyncio", "time", "structlog", "os", "subprocess"}
