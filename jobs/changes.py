@@ -19,7 +19,7 @@ from jobs.verdict import Acceptance, Category, Code, Failure, Scope
 
 MINUTE_MS = 60_000
 MOST_WITH_ONE_KEY = 3  # a gateway that answers a key the same way each time would never make the generation
-OVERTAKEN_MS = 30_000  # longer than SUBMIT_TIMEOUT_S usually is
+MARGIN_MS = 5_000  # from the intent to the POST, and from its answer to the record
 # Failures that speak of the model, and not of what was asked of it.
 ILLNESSES = frozenset({Code.GENERATION_FAILED, Code.GENERATION_TIMEOUT, Code.SERVER_ERROR, Code.TASK_LOST})
 ON_SUBMIT_WHEEL = frozenset({Status.QUEUED, Status.WAITING})
@@ -103,11 +103,11 @@ def reject(spec: Spec, failure: Mapping[str, Any], *, now_ms: int, rev: str) -> 
     )
 
 
-def begin(job: Job, *, now_ms: int, rev: str) -> Change:
+def begin(job: Job, *, now_ms: int, rev: str, patience_ms: int = 0) -> Change:
     """Write the intent of a submission.
 
     A resend after an unknown answer keeps that attempt's idempotency key, also in a later round: a gateway that heeds
-    it makes one generation of the two.
+    it makes one generation of the two. ``patience_ms``: for how long its answer is waited for.
     """
     number = next_number(job)
     last = job.attempts[-1] if job.attempts else None
@@ -117,7 +117,9 @@ def begin(job: Job, *, now_ms: int, rev: str) -> Change:
     sent = sum(attempt.key == last.key for attempt in job.attempts) if last is not None else 0
     if last is not None and unknown and last.model_index == job.model_index and sent < MOST_WITH_ONE_KEY:
         key = last.key
-    attempt = Attempt(number, job.model, job.model_index, job.round, key, now_ms)
+    attempt = Attempt(
+        number, job.model, job.model_index, job.round, key, now_ms, answered_by_ms=now_ms + patience_ms + MARGIN_MS
+    )
     after = replace(
         job.with_attempt(attempt),
         rev=rev,
@@ -375,7 +377,7 @@ def _answered_by_ms(job: Job, now_ms: int) -> int | None:
     last = job.attempts[-1] if job.attempts else None
     if last is None or last.outcome is not Outcome.UNKNOWN or last.failure is not None:
         return None
-    until_ms = last.started_at_ms + OVERTAKEN_MS
+    until_ms = last.answered_by_ms or 0
     return until_ms if until_ms > now_ms else None
 
 

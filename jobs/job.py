@@ -33,6 +33,7 @@ class Attempt:
     """One submission to one model, from the intent to its end.
 
     ``key`` is the Idempotency-Key it was sent with. ``counted`` is false for a refusal that costs no attempt.
+    ``answered_by_ms`` is when its submission is answered at the latest.
     ``late`` tells how a task ended that had been given up before: ``{"status", "at_ms", "urls"}``.
     """
 
@@ -51,6 +52,7 @@ class Attempt:
     counted: bool = True
     late: Mapping[str, Any] | None = None
     adopted_at_ms: int | None = None
+    answered_by_ms: int | None = None
 
     @property
     def tracked_from_ms(self) -> int:

@@ -121,6 +121,7 @@ class ArqQueue(Worker):
         """Poll the queue until cancelled; a change announced by the server is looked at at once."""
         called = asyncio.Event()
         listening = asyncio.create_task(self._listen(called))
+        listening.add_done_callback(lambda done: done.cancelled() or done.exception())  # polling goes on without it
         try:
             while True:
                 called.clear()

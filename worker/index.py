@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import itemgetter
 
+from worker.record import number
+
 
 def newest(rows: Iterable[Iterable[tuple[bytes, bytes | float]]], limit: int) -> list[tuple[int, str]]:
     """Merge the tops of indexes, each newest first as (id, sequence), into the newest of all as (sequence, id)."""
@@ -21,6 +23,5 @@ def newest(rows: Iterable[Iterable[tuple[bytes, bytes | float]]], limit: int) ->
 
 def read_top(flat: Sequence[bytes]) -> list[tuple[int, str]]:
     """Read what ``lua/top.lua`` has merged already: ids and sequences in turn, as (sequence, id)."""
-    return [
-        (int(sequence), name.decode("utf-8", "replace")) for name, sequence in zip(flat[::2], flat[1::2], strict=True)
-    ]
+    rows = ((number(sequence), name) for name, sequence in zip(flat[::2], flat[1::2], strict=True))
+    return [(sequence, name.decode("utf-8", "replace")) for sequence, name in rows if sequence is not None]

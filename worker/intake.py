@@ -23,13 +23,12 @@ from worker.arq_queue import ArqQueue, Note
 from worker.calls import FUNCTION, Call, Rejection
 from worker.ending import end
 from worker.enqueue import Conflict, Door, Taken
-from worker.link import AWAY_ERRORS, STORE_ERRORS, RedisAway, RedisRefused
+from worker.link import ABSENCE, AWAY_ERRORS, STORE_ERRORS, RedisAway
 from worker.record import view
 from worker.store import Store
 
 WISHES = {"cancel": actions.cancel, "retry": actions.retry}
 RESTART_PAUSE_S = 1.0
-ABSENCE = (RedisAway, RedisRefused)  # what is no entry's fault: all of them wait
 
 
 class Intake:

@@ -61,6 +61,10 @@ STORE_ERRORS = (RedisAway, RedisRefused, RedisError)
 """All that a call of the store may raise on account of Redis."""
 
 
+ABSENCE = (RedisAway, RedisRefused)
+"""What is no row's fault: whoever is at one waits for Redis."""
+
+
 @cache
 def script_source(name: str) -> tuple[str, str]:
     """Read a Lua script by its file's name; return its SHA-1 and its source."""

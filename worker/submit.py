@@ -77,7 +77,8 @@ class Submit:
         return None, None
 
     async def _begin(self, claim: Claim, job: Job) -> Job | None:
-        change = changes.begin(job, now_ms=self._store.now_ms(), rev=self._store.new_rev())
+        patience_ms = round(self._settings.submit_timeout_s * 1000)
+        change = changes.begin(job, now_ms=self._store.now_ms(), rev=self._store.new_rev(), patience_ms=patience_ms)
         if isinstance(await patiently(lambda: self._store.apply(change, claim=claim)), Applied):
             return change.after
         await self._store.release(claim, self._store.now_ms())

@@ -13,7 +13,7 @@ from jobs.decide import Fail
 from jobs.failures import own_failure
 from jobs.job import UnreadableRecord
 from jobs.verdict import Code
-from worker.link import RedisAway
+from worker.link import ABSENCE, STORE_ERRORS, RedisAway, unreadable
 from worker.store import Applied, Store
 from worker.submit import tell_decision
 
@@ -47,13 +47,15 @@ class Prune:
     async def _prune(self, job_id: str) -> bool:
         try:
             job = await self._store.get(job_id)
-        except UnreadableRecord as error:
-            log.warning("record.unreadable", job=job_id, error=str(error))
+            if job is None:
+                await self._store.forget_ended(job_id)
+                return True
+            return job.ended and await self._store.prune(job)
+        except ABSENCE:
+            raise
+        except (UnreadableRecord, *STORE_ERRORS) as error:  # likewise
+            unreadable("job", job_id, error)
             return False
-        if job is None:
-            await self._store.forget_ended(job_id)
-            return True
-        return job.ended and await self._store.prune(job)
 
 
 class Deadlines:
@@ -77,9 +79,15 @@ class Deadlines:
     async def _fail(self, job_id: str, now_ms: int) -> bool | None:
         """Fail a job: True if it did, None where there was nothing to fail, False where it is left for now."""
         try:
-            job = await self._store.get(job_id)
-        except UnreadableRecord:
+            return await self._judge(job_id, now_ms)
+        except ABSENCE:
+            raise
+        except (UnreadableRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
+            unreadable("job", job_id, error)
             return False
+
+    async def _judge(self, job_id: str, now_ms: int) -> bool | None:
+        job = await self._store.get(job_id)
         if job is None or job.ended:
             await self._store.forget_deadline(job_id)
             return None

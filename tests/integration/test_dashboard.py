@@ -133,44 +133,26 @@ async def test_wrong_tokens_are_told_the_same(web: httpx.AsyncClient, body: byte
 
 
 async def test_wrong_tokens_are_braked(web: httpx.AsyncClient) -> None:
-    """However many guesses come at a time, few are looked at in a second, and the log tells of them in few lines."""
+    """Wrong tokens are told so after a moment, no more than so many at a time, and in few lines of the log."""
     with capture_logs() as logs:
         started_s = time.monotonic()
         answers = await asyncio.gather(*(sign_in(web, f"guess-{number}") for number in range(3 * PLACES)))
         took_s = time.monotonic() - started_s
-    assert {answer.status_code for answer in answers} == {401}
-    assert took_s >= 3 * WRONG_TOKEN_S
+    statuses = [answer.status_code for answer in answers]
+    assert (statuses.count(401), statuses.count(429)) == (PLACES, 2 * PLACES)
+    assert {answer.headers.get("set-cookie") for answer in answers} == {None}
+    assert took_s >= WRONG_TOKEN_S
     assert [(line["event"], line["reason"]) for line in logs] == [("request.refused", "wrong_token")]
     assert "guess" not in str(logs)
 
 
-async def test_a_good_token_waits_its_turn(web: httpx.AsyncClient) -> None:
-    """While others guess a good token gets in after a moment, and among good ones there is no waiting."""
-    started_s = time.monotonic()
-    good = await asyncio.gather(*(sign_in(web, TOKEN) for _ in range(2 * PLACES)))
-    assert {answer.status_code for answer in good} == {303}
-    assert time.monotonic() - started_s < WRONG_TOKEN_S
-    guesses = [asyncio.create_task(sign_in(web, f"guess-{number}")) for number in range(PLACES + 10)]
-    await asyncio.sleep(WRONG_TOKEN_S / 3)
-    started_s = time.monotonic()
+async def test_nobody_is_locked_out_by_guesses(web: httpx.AsyncClient) -> None:
+    """A good token gets in at once, however many wrong ones are being tried."""
+    guesses = [asyncio.create_task(sign_in(web, f"guess-{number}")) for number in range(4 * PLACES)]
+    await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
     assert (await sign_in(web, TOKEN)).status_code == 303
-    assert WRONG_TOKEN_S / 3 < time.monotonic() - started_s < 2 * WRONG_TOKEN_S
+    assert not all(guess.done() for guess in guesses)
     await asyncio.gather(*guesses)
-
-
-async def test_beyond_a_number_no_token_is_looked_at(
-    web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    """Where too many wait, the answer is the same for a good token: otherwise it would tell which one is."""
-    monkeypatch.setattr("worker.web.brake.MOST_WAITING", 5)
-    guesses = [asyncio.create_task(sign_in(web, f"guess-{number}")) for number in range(PLACES + 20)]
-    await asyncio.sleep(WRONG_TOKEN_S / 3)
-    answer = await sign_in(web, TOKEN)
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert "set-cookie" not in answer.headers
-    statuses = [guess.status_code for guess in await asyncio.gather(*guesses)]
-    assert statuses.count(401) == PLACES + 5
-    assert (await sign_in(web, TOKEN)).status_code == 303
 
 
 async def test_a_form_that_never_comes(web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

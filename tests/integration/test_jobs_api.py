@@ -135,6 +135,15 @@ async def test_a_job_that_does_not_move_says_why(bench: Bench, web: Api) -> None
     assert (await web.client.get(f"/v1/jobs/{job_id}")).json()["hindrances"] == []
 
 
+async def test_a_job_is_shown_whatever_is_the_matter_with_the_fleets_keys(bench: Bench, web: Api) -> None:
+    """What cannot be read about the fleet is left out."""
+    job_id = await bench.submit(input={})
+    await bench.raw.set("onysoft:deliveries:dead", "rubbish")
+    await bench.raw.set("onysoft:cooldowns", "rubbish")
+    shown = (await web.client.get(f"/v1/jobs/{job_id}")).json()
+    assert (shown["status"], shown["hindrances"]) == ("queued", [])
+
+
 async def subscribed(bench: Bench, job_id: str) -> bool:
     """Tell whether somebody waits for the job's changes."""
     return bool(dict(await bench.raw.pubsub_numsub(f"onysoft:changed:{job_id}")).popitem()[1])

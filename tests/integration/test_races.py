@@ -14,6 +14,7 @@ from worker.gateway import Accepted
 from worker.keys import submit_wheel
 from worker.link import RedisAway
 from worker.submit import Submit
+from worker.upkeep import Prune
 
 SLOW = {"do": "accept", "delay_s": 0.5}
 
@@ -137,6 +138,24 @@ async def test_a_deadline_holds_while_nothing_is_submitted(bench: Bench, sandbox
         assert (await bench.job(other_id)).status == "queued"
     assert sandbox.submissions() == []
     assert await bench.raw.zrange("onysoft:deadlines", 0, -1) == [other_id.encode()]
+
+
+async def test_one_damaged_record_does_not_suspend_the_deadlines(bench: Bench) -> None:
+    """What lies in the place of the longest overdue job is passed over, and so it is by pruning."""
+    await bench.store.fleet.pause("video", bench.store.now_ms())
+    await bench.raw.set("onysoft:job:bad", "rubbish")
+    await bench.raw.zadd("onysoft:deadlines", {"bad": 1})
+    await bench.raw.zadd("onysoft:ended", {"bad": 1})
+    async with bench.worker():
+        job_id = await bench.submit(deadline_s=0.2)
+        assert (await bench.ended(job_id))["failure"]["code"] == "deadline_exceeded"
+
+        async def delivered() -> bool:
+            return await bench.outbox_states(job_id) == ["delivered"]
+
+        await eventually(delivered)
+        assert await Prune(bench.store, retention_s=0).run_once(bench.store.now_ms() + 60_000) == 1
+    assert await bench.raw.get("onysoft:job:bad") == b"rubbish"
 
 
 async def test_ended_jobs_have_no_deadline_left(bench: Bench) -> None:

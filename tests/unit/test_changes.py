@@ -191,10 +191,11 @@ def test_a_retry_waits_for_the_answer_a_cancel_has_overtaken() -> None:
     assert sent is not None
     job = changes.cancel(job, now_ms=NOW_MS + 100, rev="c").after
     change = changes.retry(job, now_ms=NOW_MS + 200, rev="r")
-    assert change.submit_at_ms == sent.started_at_ms + changes.OVERTAKEN_MS
+    assert change.submit_at_ms == sent.answered_by_ms
     adopted = kept(change.after, sent)
     assert (adopted.event, adopted.after.status) == (Event.ADOPT, Status.PROCESSING)
-    later = sent.started_at_ms + changes.OVERTAKEN_MS
+    later = sent.answered_by_ms
+    assert later is not None
     assert changes.retry(job, now_ms=later, rev="r").submit_at_ms == later
 
 

@@ -85,6 +85,7 @@ class Connection(H11Protocol):
         self._phase: Phase | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._left_bytes = 0  # of what was written, when the client's progress was last looked at
 
     # --- what asyncio and uvicorn tell
 
@@ -120,7 +121,8 @@ class Connection(H11Protocol):
         """Wait for the client to take what was written, but not for ever."""
         super().pause_writing()
         if self._stall is None:
-            self._stall = self.loop.call_later(STALLED_S, self.transport.abort)
+            self._left_bytes = self.transport.get_write_buffer_size()
+            self._stall = self.loop.call_later(STALLED_S, self._stalled)
 
     def resume_writing(self) -> None:
         """Write on."""
@@ -141,6 +143,18 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     # --- what follows from it
+
+    def _stalled(self) -> None:
+        """Hang up on who has taken nothing for so long; whoever takes it slowly has more time."""
+        if self._is_taking():
+            self._stall = self.loop.call_later(STALLED_S, self._stalled)
+        else:
+            self.transport.abort()
+
+    def _is_taking(self) -> bool:
+        """Tell whether less is left of what was written than when this was asked before."""
+        before, self._left_bytes = self._left_bytes, self.transport.get_write_buffer_size()
+        return 0 < self._left_bytes < before
 
     def _follow(self) -> None:
         """Note where the connection is by now; a phase that is new has its time from here on."""
@@ -168,10 +182,12 @@ class Connection(H11Protocol):
         if self._phase is Phase.HEAD and self.conn.trailing_data[0] and not self.transport.is_closing():
             words = f"send the whole head of a request within {LIMITS_S[Phase.HEAD]:g} s"
             self._say(problem(Kind.REQUEST_TIMEOUT, words))
-        if self.transport.get_write_buffer_size():  # the client takes nothing: closing would wait for it
-            self.transport.abort()
-        else:
+        if not self.transport.get_write_buffer_size():
             self.transport.close()
+        elif self._phase is Phase.IDLE and self._stall is not None:
+            self._limit = self.loop.call_later(STALLED_S, self._run_out)  # an answer is being taken, if slowly
+        else:
+            self.transport.abort()  # the client takes nothing: closing would wait for it
 
     def _turn_away(self) -> None:
         """Answer before there is a question, and leave a moment to read it: a close at once could overtake it."""

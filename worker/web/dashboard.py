@@ -66,12 +66,12 @@ async def sign_in(request: Request) -> Response:
     if ("origin" in request.headers or "sec-fetch-site" in request.headers) and not by_own_page(request.headers):
         raise Refusal(Kind.FORBIDDEN_ORIGIN, "sign in on the page of this server")
     presented = _only_value(await _read_form(request), "token")
-    brake: Brake = request.app.state.brake
-    try:
-        good = await brake.admits(lambda: Tokens(tokens).holder([f"Bearer {presented}"]) is not None)
-    except Busy:
-        return _page(REFUSED, "sign-in", 429, **{"retry-after": "1"})
-    if not good:
+    if Tokens(tokens).holder([f"Bearer {presented}"]) is None:
+        brake: Brake = request.app.state.brake
+        try:
+            await brake.hold_up()
+        except Busy:
+            return _page(REFUSED, "sign-in", 429, **{"retry-after": "1"})
         return _page(REFUSED, "sign-in", 401, **{"www-authenticate": "Bearer"})
     return _gone_home(_cookie(request, issue(presented, time.time()), LASTS_S))
 

@@ -92,8 +92,9 @@ async def show_job(
         job = await _awaited(request, job, until_s=time.monotonic() + wait_s)
     async with redis_answering(AWAY):
         timeline = await store.timeline(job_id)
-        shown_job = view(to_form(job))
-        held_up_by = [] if job.ended else hindrances(shown_job, await services(request).glance.overview())
+    shown_job = view(to_form(job))
+    overview = None if job.ended else await services(request).glance.overview()
+    held_up_by = hindrances(shown_job, overview) if overview else []
     return answer({**shown_job, "timeline": timeline, "hindrances": held_up_by})
 
 

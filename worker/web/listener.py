@@ -13,6 +13,7 @@ from typing import Any
 
 from worker.web.refusals import RefusalLog
 
+SEND_BUFFER_BYTES = 256 * 1024  # of the kernel: small, so that a slow client is seen to take its answer
 BACKLOG = 512
 AT_A_TIME = 16  # connections accepted in a turn of the event loop
 MOST_CONNECTIONS = 4096
@@ -113,6 +114,7 @@ def listen(host: str, port: int) -> Listener:
 def _listening_on(made: Listener, address: tuple[Any, ...]) -> Listener:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         made.bind(address)
         made.listen(BACKLOG)
         made.setblocking(False)  # noqa: FBT003 - the standard library has no name for it

@@ -15,7 +15,7 @@ from config.settings import Settings
 from jobs.request import MAX_FAULTS, Fault, InvalidRequest
 from worker.enqueue import Door
 from worker.fleet import Overview
-from worker.link import RedisAway, RedisRefused
+from worker.link import STORE_ERRORS, RedisAway, RedisRefused
 from worker.store import Store
 from worker.web.problems import RETRY_AFTER_S, Kind, Refusal, encode_json
 
@@ -42,12 +42,20 @@ class Glance:
         self._overview: Overview | None = None
         self._looking = asyncio.Lock()
 
-    async def overview(self) -> Overview:
-        """Read the overview, at most every so often, one reader for all that ask meanwhile."""
+    async def overview(self) -> Overview | None:
+        """Read the overview, at most every so often and once for all that ask meanwhile; None where it cannot be.
+
+        What it is for goes without: a job is shown whatever is the matter with the fleet's own keys.
+        """
         async with self._looking:
             now_ms = self._store.now_ms()
-            if self._overview is None or now_ms - self._overview.at_ms > GLANCE_MS:
-                self._overview = await self._store.fleet.overview(now_ms)
+            if self._overview is None or not 0 <= now_ms - self._overview.at_ms <= GLANCE_MS:
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        self._overview = await self._store.fleet.overview(now_ms)
+                except (*STORE_ERRORS, TimeoutError) as error:
+                    log.warning("redis.away", where="overview", error=str(error) or type(error).__name__)
+                    return None
             return self._overview
 
 
