@@ -341,6 +341,11 @@ async def test_a_batch_of_floods(api: Api) -> None:
     assert len(json.dumps(result, ensure_ascii=False)) < 4 << 10
 
 
+async def rejected(logs: Any) -> list[Any]:
+    """List the lines that tell of a rejection."""
+    return [line for line in logs if line["event"] == "arq.job_rejected"]
+
+
 async def test_a_flood_through_arq_is_a_short_line(bench: Bench) -> None:
     """The log line and the failed job of a request with endless faults are short."""
     with capture_logs() as logs:
@@ -348,7 +353,7 @@ async def test_a_flood_through_arq_is_a_short_line(bench: Bench) -> None:
             job = await bench.pool.enqueue_job("generate", {f"k{number}": 0 for number in range(20_000)})
             assert job is not None
             ended = await bench.ended(job.job_id)
-    lines = [line for line in logs if line["event"] == "arq.job_rejected"]
+            lines = await eventually(lambda: rejected(logs))
     assert len(lines) == 1
     assert len(str(lines[0])) < 4000
     assert len(ended["failure"]["message"]) <= 2000
