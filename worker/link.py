@@ -231,17 +231,18 @@ class Subscription:
 
     def __init__(self, pubsub: PubSub) -> None:
         self._pubsub = pubsub
-        self._tuned: AbstractSet[str] = frozenset()
         self._reading: asyncio.Timeout | None = None
         self._interrupted = False
         self._asked_for_life = False
 
     async def tune(self, channels: AbstractSet[str]) -> None:
         """Listen to these channels and to no others; ``next`` tells of each when it is heard."""
-        before, self._tuned = self._tuned, frozenset(channels)
-        if new := self._tuned - before:
+        # By the client's own account: a connection it has made anew listens to what the one before had listened to.
+        heard = self._pubsub.channels.keys() - self._pubsub.pending_unsubscribe_channels
+        before = {channel.decode() for channel in heard}
+        if new := set(channels) - before:
             await self._pubsub.subscribe(*new)
-        if old := before - self._tuned:
+        if old := before - set(channels):
             await self._pubsub.unsubscribe(*old)
 
     def interrupt(self) -> None:
@@ -251,7 +252,7 @@ class Subscription:
             self._reading.reschedule(0)
 
     async def next(self) -> str | None:
-        """Name the channel of the next message, or one that is heard from now on; None where interrupted."""
+        """Name the channel of the next message, or one that is heard from now on; None where interrupted or silent."""
         while True:
             try:
                 # A time-out of 0 takes what has come and waits for nothing.
@@ -266,7 +267,7 @@ class Subscription:
                 self._reading = None
             if message is None:
                 await self._ask_for_life()
-                continue
+                return None
             self._asked_for_life = False
             if message["type"] in {"message", "subscribe"}:
                 return str(message["channel"].decode())
