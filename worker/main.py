@@ -275,14 +275,16 @@ async def up(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_then_stop(WorkerProcess(store, url, settings, models).run(stop), stop))
-                group.create_task(
-                    _then_stop(serve_web(store, settings, models, stop, announce=False, process="up"), stop)
-                )
-        except ExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None
+        # Whichever ends first, badly or well, has the other stop as it should; neither is cancelled.
+        parts = [
+            asyncio.create_task(_then_stop(WorkerProcess(store, url, settings, models).run(stop), stop)),
+            asyncio.create_task(
+                _then_stop(serve_web(store, settings, models, stop, announce=False, process="up"), stop)
+            ),
+        ]
+        await asyncio.wait(parts)
+        for part in parts:
+            part.result()
     log.info("process.stopped", process="up")
 
 
