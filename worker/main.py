@@ -282,9 +282,10 @@ async def up(url: str, settings: Settings, models: Models) -> None:
                 _then_stop(serve_web(store, settings, models, stop, announce=False, process="up"), stop)
             ),
         ]
-        await asyncio.wait(parts)
-        for part in parts:
-            part.result()
+        outcomes = await asyncio.gather(*parts, return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
     log.info("process.stopped", process="up")
 
 

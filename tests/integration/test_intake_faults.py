@@ -268,10 +268,10 @@ async def completed(client: WorkerClient) -> Any:
 async def test_what_is_deferred_on_purpose_waits(bench: Bench) -> None:
     """A plain arq client may still have a request taken later."""
     async with bench.worker():
-        await bench.pool.enqueue_job("generate", {**IMAGE, "id": "later"}, _defer_by=1)
-        await asyncio.sleep(0.5)
-        assert await bench.store.get("later") is None
-        await eventually(lambda: bench.store.get("later"))
+        asked_at_ms = bench.store.now_ms()
+        await bench.pool.enqueue_job("generate", {**IMAGE, "id": "later"}, _defer_by=0.7)
+        job = await eventually(lambda: bench.store.get("later"))
+    assert job.spec.created_at_ms - asked_at_ms >= 650  # the clocks of the two are read a moment apart
 
 
 async def test_a_submit_that_its_caller_cancels_leaves_word(bench: Bench) -> None:

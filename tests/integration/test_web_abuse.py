@@ -385,7 +385,7 @@ async def test_a_long_poll_survives_what_is_sent_after_it(bench: Bench) -> None:
     async with serving(bench.redis_url) as api:
         streams = await api.connect()
         streams[1].write(f"GET /v1/jobs/{job_id}?wait_s=0.5 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        await asyncio.sleep(0.2)
+        await until(lambda: api.store.news._waiting)
         streams[1].write(HEAD + b"Connection: close\r\n\r\n")
         answer = await answered(streams)
     assert answer.index(b'"queued"') < answer.index(b'{"status":"ok"}')
