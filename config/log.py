@@ -26,6 +26,8 @@ EVENTS = frozenset(
         "job.failed",
         "job.failed_over",
         "job.held",
+        "fleet.held",
+        "fleet.resumed",
         "job.parked",
         "job.rejected",
         "job.retried",

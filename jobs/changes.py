@@ -17,7 +17,6 @@ from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
 from jobs.verdict import Acceptance, Category, Code, Failure, Scope
 
-MINUTE_MS = 60_000
 MOST_WITH_ONE_KEY = 3  # a gateway that answers a key the same way each time would never make the generation
 MARGIN_MS = 5_000  # from the intent to the POST, and from its answer to the record
 # Failures that speak of the model, and not of what was asked of it.
@@ -29,7 +28,6 @@ ON_SUBMIT_WHEEL = frozenset({Status.QUEUED, Status.WAITING})
 class Lesson:
     """What all workers learn from one answer."""
 
-    pause_until_ms: int | None = None  # no submissions before: the account's requests a minute are used up
     hold: str | None = None  # no submissions until a probe succeeds, with the failure's code
     release_hold: bool = False
     cool_model: str | None = None
@@ -182,7 +180,7 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
         deferrals=job.deferrals + 1,
         next_action_at_ms=None if isinstance(decision, Fail) else decision.at_ms,
         completed_at_ms=now_ms if isinstance(decision, Fail) else None,
-        model_index=decision.model_index if isinstance(decision, FailOver) else job.model_index,
+        model_index=decision.model_index if isinstance(decision, FailOver | Park) else job.model_index,
     )
     counters = [count("failures_total", job.model, failure.code)]
     if failure.code is Code.SUBMIT_UNKNOWN:
@@ -200,7 +198,7 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
         case Retry() | Park() | Hold():
             pass
     heard = job.status is Status.SUBMITTING and outcome is Outcome.REFUSED
-    lesson = _lesson(failure, decision, now_ms, heard=heard)
+    lesson = _lesson(failure, decision, heard=heard)
     return Change(job, after, event, note, webhooks, tuple(counters), lesson, looks)
 
 
@@ -238,13 +236,11 @@ def _ended(job: Job, attempt: Attempt, outcome: Outcome, now_ms: int, **more: An
     return replace(attempt, outcome=outcome, ended_at_ms=now_ms, polls=polls, **more)
 
 
-def _lesson(failure: Failure, decision: Decision, now_ms: int, *, heard: bool) -> Lesson:
+def _lesson(failure: Failure, decision: Decision, *, heard: bool) -> Lesson:
     """Say what all workers learn. ``heard``: the gateway has just refused a submission."""
     match decision:
         case Hold():
             return Lesson(hold=str(failure.code))
-        case Retry(at) if failure.code is Code.RATE_LIMITED:
-            return Lesson(pause_until_ms=min(at, now_ms + MINUTE_MS))  # doc: it resets within a minute
         case _:
             # A definite answer about the request or the model shows that the account is in order again.
             in_order = failure.scope in {Scope.REQUEST, Scope.MODEL} and failure.acceptance is Acceptance.NO

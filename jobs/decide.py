@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from config.settings import DailyReset, Settings
-from jobs.job import Job, rfc3339
+from jobs.job import Job, Outcome, rfc3339
 from jobs.verdict import Action, Category, Code, Failure, Reset, Scope
 
+SHORTEST_COOLDOWN_MS = 1_000  # also where the gateway says that its limit resets at once
 HOLD_PROBE_S = 5.0  # the first probe after an account failure; the gap grows from there
 ROLLING_DAY_MS = 24 * 3600 * 1000
 MAX_EXPONENT = 30  # 2**30 seconds is past any cap
@@ -39,9 +41,10 @@ class FailOver:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Wait until the model's limit resets."""
+    """Wait until the limit of a model of the chain resets."""
 
     at_ms: int
+    model_index: int
     action = Action.PARK
 
 
@@ -64,9 +67,20 @@ class Fail:
 Decision = Retry | FailOver | Park | Hold | Fail
 
 
-def decide(job: Job, failure: Failure, settings: Settings, *, now_ms: int, rng: Random) -> Decision:
-    """Decide what follows a failure. Where a wait would end past the job's deadline, the job fails at once."""
-    decision = _wish(job, failure, settings, now_ms, rng)
+def decide(
+    job: Job,
+    failure: Failure,
+    settings: Settings,
+    *,
+    now_ms: int,
+    rng: Random,
+    cooldowns: Mapping[str, int] = MappingProxyType({}),
+) -> Decision:
+    """Decide what follows a failure. Where a wait would end past the job's deadline, the job fails at once.
+
+    ``cooldowns`` are the models whose limits are used up, and until when (ms).
+    """
+    decision = _wish(job, failure, settings, now_ms, rng, cooldowns)
     match decision:
         case Fail():
             return decision
@@ -77,13 +91,16 @@ def decide(job: Job, failure: Failure, settings: Settings, *, now_ms: int, rng: 
             return Fail(f"{what} at {rfc3339(at)}, past the job's deadline {rfc3339(job.deadline_at_ms)}")
 
 
-def _wish(job: Job, failure: Failure, settings: Settings, now_ms: int, rng: Random) -> Decision:
+def _wish(
+    job: Job, failure: Failure, settings: Settings, now_ms: int, rng: Random, cooldowns: Mapping[str, int]
+) -> Decision:
     if failure.scope is Scope.ACCOUNT and failure.code in _HOLDABLE and settings.account_errors == "hold":
         return Hold(now_ms + round(HOLD_PROBE_S * 1000))
     if failure.code is Code.SUBMIT_UNKNOWN:
         return _after_unknown(job, failure, settings, now_ms, rng)
     if failure.code is Code.MODEL_QUOTA_EXCEEDED:
-        return _next_model(job, now_ms) or Park(quota_reset_ms(failure, settings.quota_reset, now_ms))
+        reset_ms = quota_reset_ms(failure, settings.quota_reset, now_ms)
+        return _after_quota(job, {**cooldowns, job.model: reset_ms}, now_ms)
     if failure.category is Category.TERMINAL:
         return _after_terminal(job, failure, settings, now_ms)
     if not failure.counts_as_attempt:
@@ -104,6 +121,23 @@ def _after_attempt(job: Job, failure: Failure, settings: Settings, now_ms: int, 
         wait_ms = backoff_ms(job, failure, settings, rng) if failure.scope is Scope.GATEWAY else 0
         return FailOver(now_ms + wait_ms, job.model_index + 1)
     return Retry(now_ms + backoff_ms(job, failure, settings, rng))
+
+
+def _after_quota(job: Job, resets: Mapping[str, int], now_ms: int) -> FailOver | Park:
+    """Go to the first model of the chain that may be asked now, else wait for the first that may be again.
+
+    Models that were tried this round and left for another reason stay left. After a submission of unknown acceptance
+    there is no other model: it is sent again as it was, or it may be paid twice.
+    """
+    untried = set(range(len(job.spec.models))) - {a.model_index for a in job.attempts if a.round == job.round}
+    here = (job.round, job.model_index)
+    if any(a.outcome is Outcome.UNKNOWN and (a.round, a.model_index) == here for a in job.attempts):
+        untried = set()
+    at_ms = {index: resets.get(job.spec.models[index], 0) for index in sorted(untried | {job.model_index})}
+    first = min(at_ms, key=lambda index: (max(at_ms[index], now_ms), index))
+    if first != job.model_index and at_ms[first] <= now_ms:
+        return FailOver(now_ms, first)
+    return Park(at_ms[first], first)
 
 
 def _after_unknown(job: Job, failure: Failure, settings: Settings, now_ms: int, rng: Random) -> Decision:
@@ -146,7 +180,7 @@ def backoff_ms(job: Job, failure: Failure, settings: Settings, rng: Random) -> i
 def quota_reset_ms(failure: Failure, reset: DailyReset, now_ms: int) -> int:
     """Say when a model's limit resets: as the gateway says, else by the calendar of the limit."""
     if failure.retry_after_s is not None:
-        return now_ms + round(failure.retry_after_s * 1000)
+        return now_ms + max(round(failure.retry_after_s * 1000), SHORTEST_COOLDOWN_MS)
     if failure.resets is Reset.ROLLING_DAY:
         return now_ms + ROLLING_DAY_MS
     now = datetime.fromtimestamp(now_ms / 1000, reset.zone)

@@ -128,7 +128,7 @@ _SHARED = (  # refusals that mean the same at a submission and at a look-up
     Rule("429_free", _QUOTA, "assumed", {429}, words=w.ROLLING, resets=Reset.ROLLING_DAY),
     Rule("429_monthly", _QUOTA, "assumed", {429}, words=w.MONTHLY, resets=Reset.MONTH),
     Rule("429_daily", _QUOTA, "assumed", {429}, words=w.DAILY, resets=UNNAMED_QUOTA_RESET),
-    Rule("429", _C.RATE_LIMITED, "doc", {429, 433}, resets=Reset.MINUTE),
+    Rule("429", _C.RATE_LIMITED, "doc", {429, 433}, resets=Reset.BURST),
     Rule("401", _C.UNAUTHORIZED, "doc", {401}),
     Rule("402", _C.INSUFFICIENT_BALANCE, "doc", {402}),
     # The gateway itself refuses in its envelope; a page of HTML is its CDN's, and says nothing of the account.

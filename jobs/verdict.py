@@ -97,8 +97,9 @@ NOT_SENT = frozenset(
 
 
 class Reset(StrEnum):
-    """When a limit resets: within a minute, at the daily hour, on the first of the month, after 24 hours."""
+    """When a limit resets: in seconds, in a minute, at the daily hour, on the first of the month, after 24 hours."""
 
+    BURST = "burst"
     MINUTE = "minute"
     DAY = "day"
     MONTH = "month"

@@ -156,6 +156,11 @@ def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: b
     return Done(result, _cost(inner))
 
 
+def is_readable(body: bytes) -> bool:
+    """Tell whether an answer is a JSON object: the gateway's own, not a page of what stands before it."""
+    return _object(body) is not None
+
+
 def _object(body: bytes) -> dict[str, Any] | None:
     """Read a JSON object; lone surrogates and numbers that are none become harmless, since they are passed on."""
     try:

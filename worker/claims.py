@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobs.counters import Counter
+from jobs.pacing import Heard
 
 LEASE_MS = 12_000
 
@@ -18,7 +19,8 @@ def clock_s() -> float:
 class Claim:
     """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed.
 
-    ``counters`` are of what was done under it: the write that ends the claim raises them.
+    ``counters`` and ``heard`` are of what was done under it: the write that ends the claim tells them. ``number`` is
+    that of its request among those of its lane; ``limited`` where the lane has to hear of every one.
     """
 
     wheel: str
@@ -27,6 +29,14 @@ class Claim:
     took_over: bool
     valid_until_s: float
     counters: list[Counter] = field(default_factory=list)
+    heard: Heard | None = None
+    number: int = 0
+    limited: bool = True
+
+    def told(self) -> None:
+        """Note that what was done under it has been written."""
+        self.counters.clear()
+        self.heard = None
 
     @property
     def held(self) -> bool:

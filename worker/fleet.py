@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from config.models import KINDS
+from jobs.pacing import SUBMISSIONS
 from jobs.states import Status
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs, unreadable
@@ -21,6 +22,7 @@ from worker.record import UNSHOWABLE, number, rfc3339
 BEAT_S = 2.0
 ALIVE_MS = 10_000  # a worker that has said nothing for so long is taken for dead
 FORGOTTEN_MS = 3_600_000
+OVER_MS = 3_600_000  # so long after its end a cooldown is forgotten
 WHEELS = (*(submit_wheel(kind) for kind in KINDS), TRACK_WHEEL, DELIVER_WHEEL)
 QUEUES = ("arq", *WHEELS)
 
@@ -49,6 +51,7 @@ class Overview:
     cooldowns: Mapping[str, int]  # model -> until (ms)
     workers: tuple[Mapping[str, Any], ...]
     webhooks: Mapping[str, int]
+    limit: tuple[int, int] = (0, 0)  # submissions in so many seconds, as the gateway's refusals have taught; 0: none
 
     @property
     def alive(self) -> list[Mapping[str, Any]]:
@@ -72,6 +75,7 @@ class Overview:
             },
             "hold": held if self.hold else None,
             "rate_limited_until": rfc3339(limited_ms),
+            "learned_limit": {"requests": self.limit[0], "per_s": self.limit[1]} if self.limit[0] else None,
             "cooldowns": [
                 {"model": model, "until": rfc3339(until_ms)} for model, until_ms in sorted(self.cooldowns.items())
             ],
@@ -138,20 +142,22 @@ class Fleet:
                     *(("ZCARD", keys.index(status, kind)) for kind, status in rows),
                     *(part for wheel in wheels.values() for part in _depth(wheel, now_ms)),
                     *(("ZCARD", keys.deliveries(state)) for state in STATES),
-                    *(("HGETALL", keys.one(name)) for name in ("gate", "cooldowns", "workers")),
+                    *(("HGETALL", key) for key in (keys.one("gate"), keys.pace(SUBMISSIONS)[0])),
+                    *(("HGETALL", keys.one(name)) for name in ("cooldowns", "workers")),
                 ]
             )
         )
         jobs = {row: int(next(answers)) for row in rows}
         queues = {name: _read_depth(next(answers), next(answers), next(answers), now_ms) for name in wheels}
         webhooks = {state: int(next(answers)) for state in STATES}
-        gate, cooldowns, workers = (_text(next(answers)) for _ in range(3))
+        gate, pace, cooldowns, workers = (_text(next(answers)) for _ in range(4))
         return Overview(
             at_ms=now_ms,
             jobs=jobs,
             queues=queues,
             paused={kind: _number("gate", field, gate) or 0 for kind in KINDS if (field := f"paused:{kind}") in gate},
-            pause_until_ms=_number("gate", "pause_until_ms", gate) or 0,
+            pause_until_ms=_number("pace", "pause_until_ms", pace) or 0,
+            limit=(_number("pace", "limit", pace) or 0, (_number("pace", "window_ms", pace) or 0) // 1000),
             hold=gate.get("hold"),
             hold_since_ms=_number("gate", "hold_since_ms", gate),
             probe_at_ms=_number("gate", "probe_at_ms", gate),
@@ -176,9 +182,9 @@ class Fleet:
         return found
 
     async def forget_dead(self, now_ms: int) -> None:
-        """Forget workers that died long ago, and cooldowns that are over or tell no time.
+        """Forget workers that died long ago, and cooldowns that were over long ago or tell no time.
 
-        A cooldown that begins at this very moment may go with the old one of its model: it is learned again.
+        One that is just over is kept: the first submission to its model finds out whether the limit was reset.
         """
         workers, cooldowns = (
             pairs(answer)
@@ -190,7 +196,7 @@ class Fleet:
         alive = {name for name, seen_at_ms in seen.items() if abs(now_ms - seen_at_ms) <= FORGOTTEN_MS}
         for name, dead in (
             ("workers", [worker for worker in workers if worker.decode("utf-8", "replace") not in alive]),
-            ("cooldowns", [model for model, until in cooldowns.items() if (number(until) or 0) <= now_ms]),
+            ("cooldowns", [model for model, until in cooldowns.items() if (number(until) or 0) <= now_ms - OVER_MS]),
         ):
             if dead:
                 await self._link.command("HDEL", self._keys.one(name), *dead)

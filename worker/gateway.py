@@ -5,6 +5,7 @@ accepted is the one question that must not be blurred, so a submission returns `
 accepted) or ``Unknown`` (it may have been, and be paid).
 """
 
+import math
 import re
 import ssl
 import time
@@ -24,6 +25,7 @@ from worker.answers import (
     Running,
     TaskAccepted,
     TaskFailed,
+    is_readable,
     read_look,
     read_submission,
 )
@@ -68,6 +70,7 @@ class Gateway:
         self._submit_timeout_s = submit_timeout_s
         self._submissions = HttpTransport(limit=connections, keepalive_s=SUBMIT_KEEPALIVE_S)
         self._looks = HttpTransport(limit=connections, keepalive_s=LOOK_KEEPALIVE_S)
+        self._answered_at_s = -math.inf  # when the gateway last answered something
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -85,7 +88,9 @@ class Gateway:
             content=body,
             extensions={"timeout": _timeouts(self._submit_timeout_s)},
         )
-        match await _counted("submit", tally, self._submissions, request):
+        exchange = await _counted("submit", tally, self._submissions, request)
+        self._is_answer(exchange)
+        match exchange:
             case (status, headers, answer, broken):
                 read = read_submission(status, answer, retry_after_s=retry_after_s(headers))
                 if isinstance(read, TaskAccepted):
@@ -95,6 +100,29 @@ class Gateway:
                 signal = self._unheard(Stage.SUBMIT, transport)
         failure = classify(signal)
         return Unknown(failure) if failure.acceptance is Acceptance.UNKNOWN else Refused(failure)
+
+    async def answers(self, *, within_s: float, tally: list[Counter]) -> bool:
+        """Tell whether the gateway has answered anything within so many seconds; where not, ask it for its models.
+
+        Its proxy's pages are no answer of its own. Costs nothing.
+        """
+        if time.monotonic() - self._answered_at_s < within_s:
+            return True
+        request = httpx.Request(
+            "GET",
+            f"{self._base_url}/v1/models",
+            headers=self._headers,
+            extensions={"timeout": _timeouts(LOOK_TIMEOUT_S)},
+        )
+        return self._is_answer(await _counted("models", tally, self._looks, request))
+
+    def _is_answer(self, exchange: "Exchange | Transport") -> bool:
+        """Note an exchange in which the gateway itself has answered."""
+        match exchange:
+            case (status, _, answer, None) if status < 500 or is_readable(answer):
+                self._answered_at_s = time.monotonic()
+                return True
+        return False
 
     def _unheard(self, stage: Stage, transport: Transport) -> Signal:
         if transport in UNSENT:
@@ -110,7 +138,9 @@ class Gateway:
             headers=self._headers,
             extensions={"timeout": _timeouts(LOOK_TIMEOUT_S)},
         )
-        match await _counted("look", tally, self._looks, request):
+        exchange = await _counted("look", tally, self._looks, request)
+        self._is_answer(exchange)
+        match exchange:
             case (status, headers, answer, None):
                 return read_look(status, answer, text_output=text_output, retry_after_s=retry_after_s(headers))
             case (_, _, _, Transport() as broken):

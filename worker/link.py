@@ -65,10 +65,15 @@ ABSENCE = (RedisAway, RedisRefused)
 """What is no row's fault: whoever is at one waits for Redis."""
 
 
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
 @cache
 def script_source(name: str) -> tuple[str, str]:
-    """Read a Lua script by its file's name; return its SHA-1 and its source."""
-    source = files("worker").joinpath("lua", f"{name}.lua").read_text()
+    """Read a Lua script by its file's name, with what it includes; return its SHA-1 and its source."""
+    folder = files("worker").joinpath("lua")
+    source = folder.joinpath(f"{name}.lua").read_text()
+    source = _INCLUDE.sub(lambda found: folder.joinpath(f"{found[1]}.lua").read_text(), source)
     return hashlib.sha1(source.encode()).hexdigest(), source  # noqa: S324 - Redis names scripts by SHA-1
 
 

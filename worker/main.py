@@ -24,6 +24,7 @@ from config.models import KINDS, Models, load_models
 from config.settings import Settings, SettingsError
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
+from jobs.pacing import LOOK_UPS, SUBMISSIONS
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
 from worker.ending import end
@@ -166,7 +167,7 @@ class WorkerProcess:
                 [submit_wheel(kind) for kind in KINDS],
                 Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
-                gated=True,
+                lane=SUBMISSIONS,
                 requests_per_minute=settings.requests_per_minute,
             ),
             track=Wheel(
@@ -174,6 +175,7 @@ class WorkerProcess:
                 [TRACK_WHEEL],
                 Track(store, gateway, settings, self._models, random.Random()),  # noqa: S311
                 slots=settings.concurrency - half,
+                lane=LOOK_UPS,
             ),
             deliver=Wheel(store, [DELIVER_WHEEL], deliver, slots=settings.concurrency),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),

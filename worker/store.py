@@ -22,7 +22,8 @@ from config.models import Models
 from jobs.changes import Change
 from jobs.counters import MODEL_LABELS, Counter, labels_of
 from jobs.job import Job, Look, UnreadableRecord, from_form, look_form, to_form
-from jobs.states import ENDED, LIVE, origins
+from jobs.pacing import SUBMISSIONS
+from jobs.states import ENDED, LIVE, Event, origins
 from worker.claims import LEASE_MS, Claim, Claims, clock_s
 from worker.fleet import Fleet
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel, track_member
@@ -46,9 +47,10 @@ def new_id(prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The change is written; ``sequence`` is the job's."""
+    """The change is written; ``sequence`` is the job's, ``number`` that of the submission which begins with it."""
 
     sequence: int
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,13 @@ class Stale:
     """The record moved on (``rev``), is gone (``gone``), or the claim is another's (``lease``): nothing was written."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A submission is not to begin yet: the fleet has learned something since its claim. Nothing was written."""
+
+    until_ms: int
 
 
 class Store:
@@ -108,9 +117,17 @@ class Store:
     # --- jobs
 
     async def apply(
-        self, change: Change, *, claim: Claim | None = None, input_json: bytes = b"", announce: bool = False
-    ) -> Applied | Exists | Stale:
+        self,
+        change: Change,
+        *,
+        claim: Claim | None = None,
+        input_json: bytes = b"",
+        announce: bool = False,
+        is_hold_probe: bool = False,
+    ) -> Applied | Exists | Stale | Wait:
         """Write a change whole or not at all; safe to repeat. ``announce`` wakes workers in other processes.
+
+        ``Wait`` is the answer only to a submission's beginning; ``is_hold_probe`` where it is to try a hold.
 
         Raises ``RedisAway`` when it is unknown whether it was written: repeat it.
         """
@@ -118,14 +135,23 @@ class Store:
         events = self._events(change)
         deliveries = [delivery for _, _, _, delivery in events if delivery]
         answer = await self._link.script(
-            "apply", self._apply_keys(change, deliveries), self._apply_args(change, claim, events, input_json, announce)
+            "apply",
+            self._apply_keys(change, claim, deliveries),
+            self._apply_args(change, claim, events, input_json, announce, is_hold_probe),
         )
         match answer[0]:
             case b"ok" | b"again":
                 if claim is not None:
-                    claim.counters.clear()
+                    claim.told()
                 self._wake(change, deliveries=bool(deliveries))
-                return Applied(int(answer[1]))
+                number, news = answer[2:] or (0, b"")
+                if news == b"held":
+                    log.warning("fleet.held", job=job.id, code=change.lesson.hold)
+                elif news:
+                    log.info("fleet.resumed", job=job.id)
+                return Applied(int(answer[1]), int(number))
+            case b"wait":
+                return Wait(int(answer[1]))
             case b"exists":
                 stored = dict(zip(answer[1::2], answer[2::2], strict=True))
                 return Exists(_decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
@@ -134,9 +160,10 @@ class Store:
                     log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
                 return Stale(answer[1].decode())
 
-    def _apply_keys(self, change: Change, deliveries: Iterable[str]) -> list[str]:
+    def _apply_keys(self, change: Change, claim: Claim | None, deliveries: Iterable[str]) -> list[str]:
         keys, job = self.keys, change.after
         kind, before = job.spec.kind, change.before or job
+        lane = claim.heard.lane if claim is not None and claim.heard is not None else SUBMISSIONS
         return [
             keys.job(job.id), keys.input(job.id), keys.timeline(job.id),
             keys.wheel(submit_wheel(kind)), keys.leases(submit_wheel(kind)),
@@ -145,7 +172,7 @@ class Store:
             keys.one("counters"), keys.one("events"), keys.deliveries("pending"), keys.one("sequence"),
             keys.one("ended"), keys.one("gate"), keys.one("cooldowns"), keys.deliveries_of(job.id),
             keys.index(before.status, kind, before.model), keys.index(job.status, kind, job.model), keys.one("health"),
-            keys.one("deadlines"),
+            keys.one("deadlines"), *keys.pace(lane),
             *(keys.delivery(delivery) for delivery in deliveries),
         ]  # fmt: skip
 
@@ -156,6 +183,7 @@ class Store:
         events: Sequence[tuple[str, str, bytes, str]],
         input_json: bytes,
         announce: bool,  # noqa: FBT001 - internal
+        is_hold_probe: bool,  # noqa: FBT001
     ) -> list[Argument]:
         job, before, lesson = change.after, change.before, change.lesson
         record = self._record_fields(change)
@@ -183,7 +211,8 @@ class Store:
             len(events), *(part for event in events for part in event),
             job.spec.webhook_url or "", job.updated_at_ms + self._first_delivery_ms,
             note, job.deadline_at_ms, ended, input_json,
-            lesson.pause_until_ms or "", lesson.hold or "", "1" if lesson.release_hold else "0",
+            lesson.hold or "", "1" if lesson.release_hold else "0",
+            *_begins(change), int(is_hold_probe), *_heard(claim),
             lesson.cool_model or "", lesson.cool_until_ms,
             model and self._models.label(model), int(is_well), self.keys.changed(job.id),
             self.keys.one("wake") if announce else "",
@@ -289,21 +318,20 @@ class Store:
 
     # --- wheels
 
-    async def claim(
-        self, wheels: Sequence[str], *, limit: int, gated: bool = False, requests_per_minute: int = 0
-    ) -> Claims:
-        """Claim what is due on the wheels, under a fresh token. ``gated`` where pauses, holds and budgets apply."""
+    async def claim(self, wheels: Sequence[str], *, limit: int, lane: str = "", requests_per_minute: int = 0) -> Claims:
+        """Claim what is due on the wheels, under a fresh token. ``lane`` is what paces the requests, if anything."""
         self._claims_made += 1
         token = f"{self.holder}.{self._claims_made}"
         sent_s, interrupted = clock_s(), self._link.interrupted
-        keys = [self.keys.one("gate"), self.keys.one("cooldowns")]
+        keys = [self.keys.one("gate"), self.keys.one("cooldowns"), *self.keys.pace(lane)]
+        answered_by_ms = self.now_ms() + LEASE_MS
         for wheel in wheels:
             keys += [self.keys.wheel(wheel), self.keys.leases(wheel)]
         names = [wheel.rpartition(":")[2] for wheel in wheels]
-        now, next_due, held, cooldowns, *rows = await self._link.script(
+        now, next_due, held, cooldowns, number, limited, *rows = await self._link.script(
             "claim",
             keys,
-            [token, limit, LEASE_MS, int(interrupted), int(gated), requests_per_minute, *names],
+            [token, limit, LEASE_MS, int(interrupted), lane, requests_per_minute, answered_by_ms, *names],
         )
         if interrupted:
             self._link.interrupted = False
@@ -311,8 +339,16 @@ class Store:
         valid_until_s = sent_s + LEASE_MS / 1000
         return Claims(
             tuple(
-                Claim(wheels[row[0] - 1], row[1].decode("utf-8", "replace"), token, row[2] == b"1", valid_until_s)
-                for row in rows
+                Claim(
+                    wheels[row[0] - 1],
+                    row[1].decode("utf-8", "replace"),
+                    token,
+                    row[2] == b"1",
+                    valid_until_s,
+                    number=int(number) + position,
+                    limited=limited == b"1",
+                )
+                for position, row in enumerate(rows)
             ),
             int(now),
             int(next_due) if next_due else None,
@@ -348,14 +384,16 @@ class Store:
             if look is not None:
                 field_name, value = f"look:{attempt}", write_part(look_form(look))
         keys = [
-            self.keys.wheel(claim.wheel), self.keys.leases(claim.wheel),
-            self.keys.job(job_id), self.keys.one("counters"),
+            self.keys.wheel(claim.wheel), self.keys.leases(claim.wheel), self.keys.job(job_id),
+            self.keys.one("counters"), *self.keys.pace(claim.heard.lane if claim.heard else SUBMISSIONS),
         ]  # fmt: skip
+        what, _, _, *numbers = _heard(claim)
         args: list[Argument] = [claim.member, claim.token, "" if due_ms is None else due_ms, field_name, value]
+        args += [what, *numbers]
         args += [part for counter in claim.counters for part in self._counter(counter)]
         released = bool(await self._link.script("release", keys, args))
         if released:
-            claim.counters.clear()
+            claim.told()
         return released
 
     async def abandon(self, claim: Claim) -> None:
@@ -363,7 +401,7 @@ class Store:
         if not await self.release(claim, self.now_ms()):
             key = self.keys.one("counters")
             await self._link.together(("HINCRBY", key, *self._counter(counter)) for counter in claim.counters)
-            claim.counters.clear()
+            claim.told()
 
     # --- announcements
 
@@ -419,6 +457,20 @@ class Store:
                 [job.id, job.rev, highest, *ids],
             )
         )
+
+
+def _begins(change: Change) -> tuple[Argument, Argument]:
+    """Give the model of the submission that begins with a change, and when that is answered at the latest."""
+    attempt = change.after.current if change.event is Event.SUBMIT else None
+    return (attempt.model, attempt.answered_by_ms or 0) if attempt is not None else ("", 0)
+
+
+def _heard(claim: Claim | None) -> tuple[Argument, ...]:
+    """Give what became of a claim's request, in the order in which the scripts take it; '' for nothing to tell."""
+    heard = claim.heard if claim is not None else None
+    if claim is None or heard is None:
+        return ("", "", 0, 0, 0, 0)
+    return (heard.what, heard.model, int(heard.accepted), claim.number, heard.pause_ms, heard.window_ms)
 
 
 def _present(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,24 +7,28 @@ submission as of unknown acceptance. A task id that was answered is always store
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from config.log import log
 from config.settings import Settings
 from jobs import changes, late
 from jobs.changes import Change
-from jobs.decide import Decision, Park, decide, quota_reset_ms
+from jobs.decide import decide, quota_reset_ms
 from jobs.failures import classify, own_failure
 from jobs.job import Job, Look, Outcome
+from jobs.pacing import SUBMISSIONS, heard
 from jobs.polling import next_look_ms
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Signal, Stage
 from worker.claims import Claim, Claims
 from worker.gateway import Accepted, Gateway, Refused, Unknown
 from worker.link import patiently
-from worker.store import Applied, Exists, Stale, Store
+from worker.store import Applied, Exists, Stale, Store, Wait
 
 COOLING_CODE = "daily_request_limit_exceeded"
+FIRST_SILENCE_MS, LONGEST_SILENCE_MS = 1_000, 60_000
 
 
 class Submit:
@@ -44,10 +48,12 @@ class Submit:
             return
         failure, outcome = self._objection(job, claims)
         if failure is not None:
-            await self._settle(claim, job, failure, outcome)
+            await self._settle(claim, job, failure, outcome, claims.cooldowns)
             return
         body = submission_body(job.model, await self._store.input(job.id))
-        job = await self._begin(claim, job)
+        if not await self._may_resend(claim, job):
+            return
+        job = await self._begin(claim, job, is_hold_probe=claims.held)
         if job is None or job.current is None:
             return
         if not claim.held:  # this process or Redis stood still for longer than the lease: another may be at it
@@ -56,10 +62,13 @@ class Submit:
         answer = await self._gateway.submit(job.spec.kind, body, idempotency_key=job.current.key, tally=claim.counters)
         match answer:
             case Accepted():
+                claim.heard = heard(SUBMISSIONS, None, model=job.model, accepted=True)
                 await self._accept(claim, job, answer)
             case Refused(failure):
-                await self._settle(claim, job, failure, Outcome.REFUSED)
+                claim.heard = heard(SUBMISSIONS, failure, model=job.model)
+                await self._settle(claim, job, failure, Outcome.REFUSED, claims.cooldowns)
             case Unknown(failure):
+                claim.heard = heard(SUBMISSIONS, failure, model=job.model)
                 await self._settle(claim, job, failure, Outcome.UNKNOWN)
 
     def _objection(self, job: Job, claims: Claims) -> tuple[Failure | None, Outcome | None]:
@@ -76,12 +85,32 @@ class Submit:
             return classify(Signal(Stage.SUBMIT, 429, COOLING_CODE, words, retry_after_s=wait_s)), None
         return None, None
 
-    async def _begin(self, claim: Claim, job: Job) -> Job | None:
+    async def _may_resend(self, claim: Claim, job: Job) -> bool:
+        """Let a submission of unknown acceptance be sent again only when the gateway has answered something since.
+
+        Until then the claim goes back, each time for as long as the silence has lasted.
+        """
+        last = job.attempts[-1] if job.attempts else None
+        if last is None or last.outcome is not Outcome.UNKNOWN or last.ended_at_ms is None:
+            return True
+        silence_ms = self._store.now_ms() - last.ended_at_ms
+        if await self._gateway.answers(within_s=silence_ms / 1000, tally=claim.counters):
+            return True
+        gap_ms = min(max(silence_ms, FIRST_SILENCE_MS), LONGEST_SILENCE_MS)
+        await self._store.release(claim, min(self._store.now_ms() + gap_ms, job.deadline_at_ms))
+        return False
+
+    async def _begin(self, claim: Claim, job: Job, *, is_hold_probe: bool) -> Job | None:
         patience_ms = round(self._settings.submit_timeout_s * 1000)
         change = changes.begin(job, now_ms=self._store.now_ms(), rev=self._store.new_rev(), patience_ms=patience_ms)
-        if isinstance(await patiently(lambda: self._store.apply(change, claim=claim)), Applied):
-            return change.after
-        await self._store.release(claim, self._store.now_ms())
+        match await patiently(lambda: self._store.apply(change, claim=claim, is_hold_probe=is_hold_probe)):
+            case Applied(_, number):
+                claim.number = number
+                return change.after
+            case Wait(until_ms):
+                await self._store.release(claim, min(until_ms, job.deadline_at_ms))
+            case _:
+                await self._store.release(claim, self._store.now_ms())
         return None
 
     async def _withdraw(self, job: Job) -> None:
@@ -129,36 +158,31 @@ class Submit:
                 log.warning("task.kept", job=job.id, task=answer.task_id)
                 return
 
-    async def _insist(self, change: Change) -> Applied | Exists | Stale:
+    async def _insist(self, change: Change) -> Applied | Exists | Stale | Wait:
         return await patiently(lambda: self._store.apply(change), whatever=True)
 
-    async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome | None) -> None:
+    async def _settle(
+        self,
+        claim: Claim,
+        job: Job,
+        failure: Failure,
+        outcome: Outcome | None,
+        cooldowns: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         now_ms = self._store.now_ms()
         if rescue := late.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
             if isinstance(await patiently(lambda: self._store.apply(rescue, claim=claim)), Stale):
                 await self._store.abandon(claim)
             return
-        decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
+        decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng, cooldowns=cooldowns)
         change = changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev())
-        change = self._with_cooldown(change, job, failure, decision, outcome)
+        if failure.code is Code.MODEL_QUOTA_EXCEEDED and outcome is not None:  # it has just said so itself
+            change = changes.cooled(change, job.model, quota_reset_ms(failure, self._settings.quota_reset, now_ms))
         result = await patiently(lambda: self._store.apply(change, claim=claim))
         if isinstance(result, Stale):
             await self._store.abandon(claim)
             return
         tell_decision(change)
-
-    def _with_cooldown(
-        self, change: Change, job: Job, failure: Failure, decision: Decision, outcome: Outcome | None
-    ) -> Change:
-        """Have the fleet spare a model that has just said it is at its limit."""
-        if failure.code is not Code.MODEL_QUOTA_EXCEEDED or outcome is None:
-            return change
-        until_ms = (
-            decision.at_ms
-            if isinstance(decision, Park)
-            else quota_reset_ms(failure, self._settings.quota_reset, change.after.updated_at_ms)
-        )
-        return changes.cooled(change, job.model, until_ms)
 
 
 def tell_decision(change: Change) -> None:

@@ -16,6 +16,7 @@ from jobs.changes import Change
 from jobs.decide import Fail, decide
 from jobs.failures import UNRECOGNISED, believed, classify, own_failure
 from jobs.job import Attempt, Job, Look, Outcome
+from jobs.pacing import LOOK_UPS, heard
 from jobs.polling import LATE_LIFETIME_MS, clear, late_look_ms, next_look_ms, refused, weigh
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Patience
@@ -60,6 +61,10 @@ class Track:
             text_output=attempt.model in self._models.text_models,
             tally=claim.counters,
         )
+        refusal = classify(answer.signal) if isinstance(answer, LookRefused) else None
+        told = heard(LOOK_UPS, refusal)
+        if claim.limited or told.what == "refused":
+            claim.heard = told
         if job.current is attempt and job.status is Status.PROCESSING:
             await self._follow(claim, job, attempt, answer)
         else:

@@ -41,14 +41,14 @@ class Wheel:
         duty: Duty,
         *,
         slots: int,
-        gated: bool = False,
+        lane: str = "",
         requests_per_minute: int = 0,
     ) -> None:
         self._store = store
         self._names = tuple(names)
         self._duty = duty
         self._slots = slots
-        self._gated = gated
+        self._lane = lane
         self._requests_per_minute = requests_per_minute
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._held: dict[tuple[str, str], Claim] = {}
@@ -106,7 +106,7 @@ class Wheel:
             return LONGEST_SLEEP_S
         try:
             claims = await self._store.claim(
-                self._names, limit=free, gated=self._gated, requests_per_minute=self._requests_per_minute
+                self._names, limit=free, lane=self._lane, requests_per_minute=self._requests_per_minute
             )
         except STORE_ERRORS as error:
             log.warning("redis.away", wheel=self._names[0], error=str(error))

@@ -9,6 +9,7 @@ from harness import Bench, Sandbox, directed, eventually
 
 from jobs.counters import Counter, count
 from jobs.job import Outcome
+from jobs.pacing import SUBMISSIONS
 from worker import actions
 from worker.gateway import Accepted
 from worker.keys import submit_wheel
@@ -63,7 +64,7 @@ async def test_an_acceptance_whose_writing_was_not_answered_is_one_attempt(
     """It was written, and the job moved on before the repeat: no second attempt for the task, nothing counted twice."""
     store = bench.store
     job_id = await bench.submit()
-    claims = await store.claim([submit_wheel("video")], limit=1, gated=True)
+    claims = await store.claim([submit_wheel("video")], limit=1, lane=SUBMISSIONS)
 
     class Gateway:
         async def submit(self, *_args: Any, tally: list[Counter], **_more: Any) -> Accepted:
@@ -189,7 +190,8 @@ async def test_rubbish_among_the_counters_breaks_no_step(bench: Bench) -> None:
     ("key", "field"),
     [
         ("cooldowns", "veo3"),
-        ("gate", "pause_until_ms"),
+        ("pace:submit", "pause_until_ms"),
+        ("pace:look", "limit"),
         ("gate", "takeover_from_ms"),
         ("gate", "booked_ms"),
         ("gate", "probe_at_ms"),

@@ -293,12 +293,12 @@ async def test_a_long_retry_after_holds_the_others_for_a_minute_at_most(bench: B
         job_id = await bench.submit(input=directed(submit=[limited]), fallbacks=[])
         await bench.standing(job_id, "waiting")
         now_ms = bench.store.now_ms()
-        pause_until_ms = int(await bench.raw.hget("onysoft:gate", "pause_until_ms"))
+        pause_until_ms = int(await bench.raw.hget("onysoft:pace:submit", "pause_until_ms"))
         assert now_ms < pause_until_ms <= now_ms + 60_000
         job = await bench.job(job_id)
         assert job.next_action_at_ms is not None
         assert job.next_action_at_ms >= now_ms + 86_000_000
-        await bench.raw.hset("onysoft:gate", "pause_until_ms", now_ms)  # the minute is over
+        await bench.raw.hset("onysoft:pace:submit", "pause_until_ms", now_ms)  # the minute is over
         other = await bench.ended(await bench.submit(input=directed()))
     assert other["status"] == "completed"
     assert view(to_form(await bench.job(job_id)))["status"] == "waiting"

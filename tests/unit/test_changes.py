@@ -136,7 +136,7 @@ def test_a_task_id_that_comes_after_a_cancel_is_kept_aside() -> None:
 def test_a_task_id_never_disturbs_a_later_attempt(accepted: bool) -> None:  # noqa: FBT001
     """With another model's attempt under way the task goes aside and ``current`` stays as it was."""
     job, sent = lost(job_of(2))
-    job = settled(begun(job), DAILY, Outcome.REFUSED)[0]
+    job = settled(begun(job), POLICY, Outcome.REFUSED)[0]
     assert job.model == "b"
     job = running(job, "later") if accepted else begun(job)
     change = kept(job, sent)
@@ -269,7 +269,7 @@ def test_another_model_has_another_key_although_the_number_is_used_again() -> No
 def test_another_model_has_another_key_after_an_unknown() -> None:
     """The key of a lost submission goes along to its own model only."""
     job, sent = lost(job_of(2))
-    job = begun(settled(begun(job), DAILY, Outcome.REFUSED)[0])
+    job = begun(settled(begun(job), POLICY, Outcome.REFUSED)[0])
     assert job.current is not None
     assert job.current.model == "b"
     assert job.current.key != sent.key

@@ -36,12 +36,18 @@ def begun(job: Job) -> Job:
     return changes.begin(job, now_ms=NOW_MS, rev="1").after
 
 
-def fail(job: Job, failure: Failure, settings: Settings, outcome: Outcome = Outcome.FAILED) -> tuple[Job, Decision]:
+def fail(
+    job: Job,
+    failure: Failure,
+    settings: Settings,
+    outcome: Outcome = Outcome.FAILED,
+    cooldowns: dict[str, int] | None = None,
+) -> tuple[Job, Decision]:
     """Begin an attempt and fail it."""
     job = begun(job)
     if outcome is Outcome.FAILED:
         job = changes.accept(job, "t", first_look_ms=1, now_ms=NOW_MS, rev="2").after
-    decision = decide(job, failure, settings, now_ms=NOW_MS, rng=Random(1))
+    decision = decide(job, failure, settings, now_ms=NOW_MS, rng=Random(1), cooldowns=cooldowns or {})
     return changes.settle(job, failure, decision, outcome=outcome, now_ms=NOW_MS, rev="3").after, decision
 
 
@@ -76,9 +82,39 @@ def test_a_model_quota_fails_over_at_once_and_parks_at_the_end() -> None:
     settings = Settings.from_env({})
     job, first = fail(job_of(2), DAILY, settings, Outcome.REFUSED)
     assert first == FailOver(NOW_MS, 1)
-    _, second = fail(job, DAILY, settings, Outcome.REFUSED)
-    assert isinstance(second, Park)
+    reset_ms = quota_reset_ms(DAILY, settings.quota_reset, NOW_MS)
+    _, second = fail(job, DAILY, settings, Outcome.REFUSED, {"a": reset_ms})
+    assert second == Park(reset_ms, 0)  # both reset then: the wanted one is asked first
     assert job.attempts == ()
+
+
+def test_a_job_waits_for_the_first_of_its_models_to_reset() -> None:
+    """Models that were left for their quota alone are asked again, at once where that is over by now."""
+    settings, soon_ms = Settings.from_env({}), NOW_MS + 60_000
+    job, _ = fail(job_of(3), DAILY, settings, Outcome.REFUSED, {"b": NOW_MS + 10**9})
+    assert job.model == "c"  # b is not even asked
+    assert fail(job, DAILY, settings, Outcome.REFUSED, {"a": soon_ms, "b": NOW_MS + 10**9})[1] == Park(soon_ms, 0)
+    assert fail(job, DAILY, settings, Outcome.REFUSED, {"a": NOW_MS - 1, "b": NOW_MS + 10**9})[1] == FailOver(NOW_MS, 0)
+
+
+def test_a_model_that_failed_is_not_gone_back_to() -> None:
+    """Only a quota is waited out: what failed on a model stays failed this round."""
+    settings = Settings.from_env({})
+    job, _ = fail(job_of(2, max_attempts=2), GENERATION_FAILED, settings)
+    assert job.model == "b"
+    _, decision = fail(job, DAILY, settings, Outcome.REFUSED, {"b": NOW_MS + 1000})
+    assert isinstance(decision, Park)
+    assert decision.model_index == 1
+
+
+def test_no_other_model_is_asked_while_a_submission_is_unknown() -> None:
+    """It may be paid for: its resend waits for the model's limit, an alternate would be paid again."""
+    settings = Settings.from_env({})
+    job, _ = fail(job_of(2), UNKNOWN, settings, Outcome.UNKNOWN)
+    reset_ms = quota_reset_ms(DAILY, settings.quota_reset, NOW_MS)
+    for waiting in (job, begun(job)):  # known before the resend, or by its answer
+        decision = decide(waiting, DAILY, settings, now_ms=NOW_MS, rng=Random(1), cooldowns={"a": NOW_MS + 1})
+        assert decision == Park(reset_ms, 0)
 
 
 def test_a_park_past_the_deadline_fails_at_once_and_says_so() -> None:

@@ -220,7 +220,7 @@ def test_a_documented_name_outweighs_the_status(name: str, code: Code, status: i
     ("code", "message", "resets"),
     [
         ("rate_limit_exceeded", None, Reset.MINUTE),
-        (None, None, Reset.MINUTE),
+        (None, None, Reset.BURST),
         (None, "Dakikada 60 istek", Reset.MINUTE),
         ("daily_token_limit_exceeded", None, Reset.DAY),
         ("daily_request_limit_exceeded", None, Reset.DAY),
@@ -235,7 +235,7 @@ def test_a_limit_says_when_it_resets(code: str | None, message: str | None, rese
     """A 429 names its period by its code, or else by its words, and never counts as an attempt."""
     failure = classify(Signal(Stage.SUBMIT, 429, code, message))
     assert (failure.resets, failure.counts_as_attempt) == (resets, False)
-    assert failure.scope is (Scope.ACCOUNT if resets is Reset.MINUTE else Scope.MODEL)
+    assert failure.scope is (Scope.ACCOUNT if resets in {Reset.BURST, Reset.MINUTE} else Scope.MODEL)
 
 
 @pytest.mark.parametrize("message", [None, "Server error", "aspect_ratio is not within the range of allowed options"])

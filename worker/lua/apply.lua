@@ -5,14 +5,18 @@
 --      11 counters          12 events            13 pending deliveries 14 sequence         15 ended jobs
 --      16 gate              17 cooldowns         18 deliveries of job
 --      19 index before with the model   20 index after with the model   21 models' health   22 deadlines
---      23... one record for each new delivery, in the order of the events that have one
+--      23 pace of submissions           24 its log
+--      25... one record for each new delivery, in the order of the events that have one
 -- ARGV  in the order of the take() calls below; a list is preceded by its length
--- RETURNS  {'ok', seq}           written
+-- RETURNS  {'ok', seq, number, hold}  written; the number of the submission that begins, else 0; 'held' or 'resumed' where
+--                                the fleet's submissions have been stopped or started by it, else ''
 --          {'again', seq}        this very write (same new rev) had been done before
 --          {'exists', record...} a new job whose id is taken: the record found, as HGETALL gives it
 --          {'stale', why}        the record has moved on ('rev'), is gone ('gone') or the claim is another's ('lease')
+--          {'wait', until}       a submission that is not to begin now: held, paused, its model is cooling, or paced
 -- INVARIANT  all checks and every read that could fail on a wrong type come before the first write, so that the step
 --            is written whole or not at all.
+-- include pace
 local at = 0
 local function take() at = at + 1; return ARGV[at] end
 local function take_list(width)
@@ -39,7 +43,10 @@ local note = take()
 local deadline_ms = take()          -- of a job that has not ended
 local ended = take()                -- '1' when the job has ended with this step, '0' when it is open again, '' neither
 local input = take()                -- a new job's input, '' otherwise
-local pause_until_ms, hold, release_hold = take(), take(), take()
+local hold, release_hold = take(), take()
+local begins, answered_by_ms, is_hold_probe = take(), take(), take()  -- the model a submission begins to, '' for none
+local heard, heard_model, is_accepted = take(), take(), take()  -- what became of a submission: see pace
+local heard_number, heard_pause_ms, heard_window_ms = take(), take(), take()
 local cool_model, cool_until_ms = take(), take()
 local health_model, is_well = take(), take()  -- '' for no news of a model
 local changed_channel = take()      -- where to announce the job's change
@@ -73,10 +80,32 @@ redis.call('XLEN', KEYS[12]); redis.call('ZCARD', KEYS[13]); redis.call('LLEN', 
 redis.call('LLEN', KEYS[3]); redis.call('ZCARD', KEYS[15])
 redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17]); redis.call('HLEN', KEYS[21])
 for _, i in ipairs({19, 20, 22}) do redis.call('ZCARD', KEYS[i]) end
-for i = 23, #KEYS do redis.call('HLEN', KEYS[i]) end
+redis.call('HLEN', KEYS[23]); redis.call('ZCARD', KEYS[24])
+for i = 25, #KEYS do redis.call('HLEN', KEYS[i]) end
 local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
 local pending = tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0
 local seq = redis.call('HGET', KEYS[1], 'seq')
+local clock_ms, lane, probes_model = 0, nil, false
+if begins ~= '' or heard ~= '' then
+  local clock = redis.call('TIME')
+  clock_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+end
+if begins ~= '' then
+  -- The claim saw the fleet as it was a moment ago: what has been learned since holds for this submission, too.
+  local function number(name) return tonumber(redis.call('HGET', KEYS[16], name) or '0') or 0 end
+  if redis.call('HEXISTS', KEYS[16], 'hold') == 1 and is_hold_probe ~= '1' then
+    return {'wait', string.format('%d', math.max(number('probe_at_ms'), clock_ms + 1000))}
+  end
+  local cool_ms = tonumber(redis.call('HGET', KEYS[17], begins) or '0') or 0
+  if cool_ms > clock_ms then return {'wait', string.format('%d', clock_ms)} end
+  if cool_ms > 0 then  -- over: one submission finds out whether the limit was reset
+    probes_model = true
+    if number('probing:' .. begins) > clock_ms then return {'wait', string.format('%d', clock_ms + 1000)} end
+  end
+  lane = pace_read(KEYS[23], KEYS[24], clock_ms)
+  local room, again_ms = pace_room(lane, clock_ms)
+  if room < 1 then return {'wait', string.format('%d', again_ms)} end
+end
 -- As many numbers as the step can need, in one go; those it does not use are skipped.
 local last_sequence = redis.call('INCRBY', KEYS[14], 1 + 2 * #events)
 local sequence = last_sequence - 1 - 2 * #events
@@ -120,7 +149,7 @@ for _, event in ipairs(events) do
     delivery = delivery + 1
     if delivery_url ~= gone_url then
       local number = next_sequence()
-      redis.call('HSET', KEYS[22 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
+      redis.call('HSET', KEYS[24 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
         'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
       redis.call('ZADD', KEYS[8], delivery_due_ms, event[4])
       redis.call('ZADD', KEYS[13], number, event[4])
@@ -133,16 +162,29 @@ end
 
 if note ~= '' then redis.call('RPUSH', KEYS[3], note); redis.call('LTRIM', KEYS[3], -200, -1) end
 
-if pause_until_ms ~= '' then
-  local until_ms = tonumber(redis.call('HGET', KEYS[16], 'pause_until_ms') or '0') or 0
-  if tonumber(pause_until_ms) > until_ms then redis.call('HSET', KEYS[16], 'pause_until_ms', pause_until_ms) end
+local begun_number, news = 0, ''
+if begins ~= '' then
+  begun_number = pace_take(lane, clock_ms, 1, tonumber(answered_by_ms))
+  pace_write(lane)
+  if probes_model then redis.call('HSET', KEYS[16], 'probing:' .. begins, answered_by_ms) end
+end
+if heard ~= '' then
+  lane = pace_read(KEYS[23], KEYS[24], clock_ms)
+  pace_heard(lane, clock_ms, tonumber(heard_number), heard, tonumber(heard_pause_ms), tonumber(heard_window_ms))
+  pace_write(lane)
+  local cool_ms = tonumber(redis.call('HGET', KEYS[17], heard_model) or '')
+  if cool_ms and cool_ms <= clock_ms then
+    redis.call('HDEL', KEYS[16], 'probing:' .. heard_model)
+    if is_accepted == '1' then redis.call('HDEL', KEYS[17], heard_model) end
+  end
 end
 if hold ~= '' then
   if redis.call('HSETNX', KEYS[16], 'hold', hold) == 1 then
     redis.call('HSET', KEYS[16], 'hold_since_ms', now_ms, 'probe_at_ms', submit, 'probe_gap_ms', submit - now_ms)
+    news = 'held'
   end
 elseif release_hold == '1' then
-  redis.call('HDEL', KEYS[16], 'hold', 'hold_since_ms', 'probe_at_ms', 'probe_gap_ms')
+  if redis.call('HDEL', KEYS[16], 'hold', 'hold_since_ms', 'probe_at_ms', 'probe_gap_ms') > 0 then news = 'resumed' end
 end
 if cool_model ~= '' then redis.call('HSET', KEYS[17], cool_model, cool_until_ms) end
 redis.call('PUBLISH', changed_channel, new_rev)
@@ -158,4 +200,4 @@ if health_model ~= '' then
     redis.call('HSET', KEYS[21], health_model .. '|failed_at_ms', now_ms)
   end
 end
-return {'ok', seq}
+return {'ok', seq, begun_number, news}

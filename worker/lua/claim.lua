@@ -1,17 +1,21 @@
 -- Claim what is due on one or several wheels, each claim under the caller's token for one lease period.
 --
--- KEYS  1 gate  2 cooldowns  then for each wheel: the wheel, its leases
+-- KEYS  1 gate  2 cooldowns  3 pace of the lane  4 its log  then for each wheel: the wheel, its leases
 -- ARGV  1 token  2 most to claim  3 lease (ms)  4 '1' when the caller has just found Redis back: nobody in the fleet
 --          takes a lease over before one lease period has passed
---       5 '1' where the gate applies  6 requests a minute, 0 for no budget  7... a name for each wheel
+--       5 the lane that paces the work: 'submit' (where pauses, holds and the budget apply, too), 'look', or ''
+--       6 requests a minute, 0 for no budget  7 when a request of now is answered at the latest  8... a name for each wheel
 -- RETURNS  {now (ms), time of the next due member or '', '1' while submissions are held or '0', cooldowns as a flat
---           list, {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
+--           list, number of the first look-up in its lane, '1' where its lane is limited or '0',
+--           {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
 -- INVARIANT  the score of a claimed member is the end of its lease, so that a lease that runs out is due by itself.
+-- include pace
 local token, limit, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local gated, per_minute = ARGV[5] == '1', tonumber(ARGV[6])
+local lane_name, per_minute = ARGV[5], tonumber(ARGV[6])
+local gated = lane_name == 'submit'
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local wheels = (#KEYS - 2) / 2
+local wheels = (#KEYS - 4) / 2
 local next_due, held, spent = nil, '0', 0
 local gate = {}
 local found = redis.call('HGETALL', KEYS[1])
@@ -27,9 +31,14 @@ end
 
 local function due_later(at_ms) if not next_due or at_ms < next_due then next_due = at_ms end end
 
+local lane
+if lane_name ~= '' then
+  lane = pace_read(KEYS[3], KEYS[4], now_ms)
+  local room, again_ms = pace_room(lane, now_ms)
+  limit = math.min(limit, room)
+  if room == 0 then due_later(again_ms) end
+end
 if gated then
-  local pause_until_ms = number('pause_until_ms')
-  if pause_until_ms > now_ms then limit = 0; due_later(pause_until_ms) end
   if gate.hold then
     held = '1'
     local probe_at_ms = number('probe_at_ms')
@@ -48,7 +57,7 @@ end
 
 local claims = {}
 local function claim_from(wheel, most)
-  local key, leases = KEYS[1 + 2 * wheel], KEYS[2 + 2 * wheel]
+  local key, leases = KEYS[3 + 2 * wheel], KEYS[4 + 2 * wheel]
   local members = redis.call('ZRANGEBYSCORE', key, '-inf', now_ms, 'LIMIT', 0, most)
   for _, member in ipairs(members) do
     local holder = redis.call('HGET', leases, member)
@@ -66,7 +75,7 @@ end
 -- First a fair share of each wheel, then whoever has more.
 for round = 1, 2 do
   for wheel = 1, wheels do
-    local paused = gated and gate['paused:' .. ARGV[6 + wheel]]
+    local paused = gated and gate['paused:' .. ARGV[7 + wheel]]
     local left = limit - spent
     if left > 0 and not paused then
       claim_from(wheel, round == 1 and math.min(left, math.ceil(limit / wheels)) or left)
@@ -82,14 +91,21 @@ if spent > 0 and gated then
     redis.call('HSET', KEYS[1], 'probe_at_ms', now_ms + gap_ms, 'probe_gap_ms', gap_ms)
   end
 end
+local first_number, limited = 0, '0'
+if lane_name == 'look' then  -- a submission is numbered when it begins, a look-up follows at once
+  if spent > 0 then first_number = pace_take(lane, now_ms, spent, tonumber(ARGV[7])) end
+  if lane.limit > 0 or lane.shut > 0 then limited = '1' end
+end
+if lane then pace_write(lane) end
 if limit > 0 then
   for wheel = 1, wheels do
-    if not (gated and gate['paused:' .. ARGV[6 + wheel]]) then
-      local first = redis.call('ZRANGE', KEYS[1 + 2 * wheel], 0, 0, 'WITHSCORES')
+    if not (gated and gate['paused:' .. ARGV[7 + wheel]]) then
+      local first = redis.call('ZRANGE', KEYS[3 + 2 * wheel], 0, 0, 'WITHSCORES')
       if first[2] then due_later(tonumber(first[2])) end
     end
   end
 end
-local answer = {now_ms, next_due and string.format('%d', next_due) or '', held, redis.call('HGETALL', KEYS[2])}
+local answer = {now_ms, next_due and string.format('%d', next_due) or '', held, redis.call('HGETALL', KEYS[2]), first_number,
+  limited}
 for _, claim in ipairs(claims) do answer[#answer + 1] = claim end
 return answer

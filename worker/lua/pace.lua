@@ -1,0 +1,110 @@
+-- How many requests the gateway takes, learned from its refusals (429). Included by the scripts that begin and end them.
+--
+-- THEORY  A lane (submissions, look-ups) logs when its requests went out, for as long as the limit's window is said to be.
+-- Nothing is limited before the first refusal. What is in the log then, without what is refused, is the limit from there
+-- on: never more in any span of that length, so that it does not matter where the gateway's windows begin or whether
+-- they slide. A refusal also shuts the lane for all workers: silence until the pause is over, then one request at a
+-- time, until one passes. Where requests numbered after the refused one pass more often than are refused, it was not about
+-- their number, and nothing is learned.
+-- While the limit is used up and all is answered, a little more is tried: one request, two, four. That finds out a limit
+-- that was learned too low or has been raised, or a window that began anew, at the cost of a refusal: the next is tried
+-- GROW_EVERY_MS later. A limit that is far exceeded was none.
+local PACE = {'sent', 'heard', 'sent_at_ms', 'window_ms', 'limit', 'before', 'chunk', 'grow_at_ms',
+  'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms'}
+local GROWTH_MOST, GROW_EVERY_MS, LEAST_TO_FORGET = 4, 15000, 60
+local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS = 2000, 32000, 60000
+local UNLEARNED_MS = {look = 10000}  -- there are many look-ups: their log is kept short while it teaches nothing
+local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
+local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
+
+-- Read a lane: KEYS its state and its log. Rubbish counts as nothing.
+local function pace_read(state, log, now_ms)
+  local lane, found = {state = state, log = log}, redis.call('HMGET', state, unpack(PACE))
+  for i, name in ipairs(PACE) do
+    local value = tonumber(found[i] or '0') or 0
+    lane[name] = value > 0 and value < 1e15 and math.floor(value) or 0
+  end
+  local length_ms = lane.window_ms > 0 and lane.window_ms or UNLEARNED_MS[string.match(state, '%a+$')] or LONGEST_WINDOW_MS
+  lane.span_ms = length_ms + math.floor(length_ms / MARGIN)
+  redis.call('ZREMRANGEBYSCORE', log, '-inf', now_ms - lane.span_ms)
+  if now_ms - lane.sent_at_ms > lane.span_ms then lane.heard = lane.sent end  -- what is still unanswered never is
+  return lane
+end
+
+local function pace_write(lane)
+  local flat = {}
+  for i, name in ipairs(PACE) do flat[2 * i - 1] = name; flat[2 * i] = string.format('%d', lane[name]) end
+  redis.call('HSET', lane.state, unpack(flat))
+end
+
+-- Say how many requests may go out now, or 0 and when to ask again.
+local function pace_room(lane, now_ms)
+  if lane.pause_until_ms > now_ms then return 0, lane.pause_until_ms end
+  if lane.shut > 0 then
+    if lane.probe_until_ms > now_ms then return 0, math.min(lane.probe_until_ms, now_ms + ANSWERS_LATER_MS) end
+    return 1
+  end
+  if lane.limit == 0 then return 1e9 end
+  local logged = redis.call('ZCARD', lane.log)
+  if logged < lane.limit then lane.chunk = 1; return lane.limit - logged end
+  if logged > math.max(3 * lane.limit, lane.limit + LEAST_TO_FORGET) then lane.limit, lane.grow_at_ms = 0, 0; return 1e9 end
+  local answered = lane.heard >= lane.sent
+  if answered and now_ms >= lane.grow_at_ms then
+    local growth = lane.chunk
+    lane.chunk = math.min(2 * growth, GROWTH_MOST)
+    return growth
+  end
+  local oldest = redis.call('ZRANGE', lane.log, 0, 0, 'WITHSCORES')
+  local free_ms = oldest[2] and tonumber(oldest[2]) + lane.span_ms + 1 or now_ms
+  return 0, math.max(math.min(free_ms, answered and lane.grow_at_ms or now_ms + ANSWERS_LATER_MS), now_ms + 1)
+end
+
+-- Log requests that go out now; return the number of the first. An answer is awaited until `answered_by_ms`.
+local function pace_take(lane, now_ms, count, answered_by_ms)
+  local first = lane.sent + 1
+  for number = first, first + count - 1 do redis.call('ZADD', lane.log, now_ms, number) end
+  lane.sent, lane.sent_at_ms = lane.sent + count, now_ms
+  if lane.shut > 0 then lane.probe, lane.probe_until_ms = lane.sent, answered_by_ms end
+  return first
+end
+
+local function pace_refused(lane, now_ms, number, pause_ms, window_ms)
+  redis.call('ZREM', lane.log, number)
+  local passed = redis.call('ZCARD', lane.log)
+  if lane.shut == 0 and lane.limit > 0 and passed >= lane.limit then  -- a growth that was one too many
+    lane.chunk, lane.grow_at_ms = 1, now_ms + GROW_EVERY_MS
+  else
+    if lane.shut == 0 then
+      lane.shut, lane.before, lane.refused, lane.first_refused, lane.after = 1, lane.limit, 0, number, 0
+      lane.probe, lane.probe_until_ms, lane.pauses, lane.chunk = 0, 0, 0, 1
+      if lane.limit == 0 then lane.window_ms, lane.heard = window_ms, lane.sent end  -- it need not be told of all before
+    end
+    lane.refused, lane.first_refused = lane.refused + 1, math.min(lane.first_refused, number)
+    if number == lane.probe then
+      lane.pauses, lane.probe, lane.probe_until_ms = math.min(lane.pauses + 1, 10), 0, 0
+    else
+      lane.limit = math.max(lane.before > 0 and math.min(passed, lane.before) or passed, 1)
+    end
+  end
+  -- The gateway's own word is taken once; where it proves too short, the pauses grow.
+  local least_ms = math.min(FIRST_PAUSE_MS * 2 ^ lane.pauses, LONGEST_PAUSE_MS)
+  if pause_ms > 0 and lane.pauses == 0 then least_ms = 0 end
+  pause_ms = math.min(math.max(pause_ms, least_ms), LONGEST_WINDOW_MS)
+  lane.pause_until_ms = math.max(lane.pause_until_ms, now_ms + pause_ms)
+end
+
+-- Learn what became of a request: 'passed' (whatever else it was answered), 'refused' (429) or 'lost' (no answer).
+local function pace_heard(lane, now_ms, number, what, pause_ms, window_ms)
+  lane.heard = math.min(lane.heard + 1, lane.sent)
+  if what == 'refused' then
+    pace_refused(lane, now_ms, number, pause_ms, window_ms)
+  elseif lane.shut > 0 and number == lane.probe then
+    lane.probe, lane.probe_until_ms = 0, 0
+    if what == 'passed' then
+      lane.shut, lane.pauses = 0, 0
+      if lane.after > lane.refused then lane.limit = lane.before end
+    end
+  elseif what == 'passed' and lane.shut > 0 and number > lane.first_refused then
+    lane.after = lane.after + 1
+  end
+end
