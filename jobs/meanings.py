@@ -87,9 +87,11 @@ REFUSAL = _meaning(  # a verdict on content, not just a word of that field
 )
 
 TIME_OUT = _meaning(
-    r"time(?:d|s)? ?outs?\b|timing out|etimedout|(?:took|taking|takes|lasted) (?:longer|more) than|cok uzun sur\w*",
+    r"time(?:d|s)? ?outs?\b|timing out|etimedout|(?:took|taking|takes|lasted|ran|running|runs?) (?:<word>)?(?:longer|more|over) (?:than )?(?=\w)|time is up|ttl\b|overr[au]n\b|(?:sure|zaman) ?asim\w*|cok uzun sur\w*",
     r"time(?:d|s)? ?out|deadline (?:<word>)?(?:exceeded|expired|passed|reached|missed)|missed (?:<word>){0,3}deadline",
-    r"(?:took|taking|takes|ran|running|run|waited|waiting|processing) (?:~ )?(?:too|so) long|ran out of time|"
+    r"(?:took|taking|takes|ran|running|run|waited|waiting|processing|pending|queued|stuck) (?:~ )?(?:too|so) long|"
+    r"(?<!url )(?<!link )(?<!file )expired (?:while|before|in (?:the )?queue)|(?:time limit|wait\w*) (?:<word>){0,4}(?:reached|exceed\w*|hit|expired|passed)|"
+    r"max\w* (?:<word>){0,2}(?:time|wait|duration of (?:the )?(?:task|job|request|generation)) (?:<word>){0,2}(?:reached|exceeded|hit)|ran out of time|"
     r"out of time\b",
     r"(?:exceed\w*|over|beyond|past) (?:the |its |our )?(?:<word>){0,3}(?:time|time limit|run ?time|deadline)\b",
     r"(?:time|run ?time|wait|processing|execution|polling)(?: time)?(?: limit| budget| window)? <is>(?:exceed\w*|"
@@ -98,14 +100,14 @@ TIME_OUT = _meaning(
     r"produce\w*|progress\w*|receive\w*) (?:~ )?(?:(?:with)?in|after|for|by|before) (?:~ )?(?:\d+ ?)?<span>",
     r"no (?:result|response|answer|output|progress|reply|update|heartbeat|callback)s? (?:~ )?(?:(?:with)?in|for|after|"
     r"since) (?:~ )?(?:\d+ ?)?<span>",
-    r"(?:task|job|request|generation|session|prediction) <is>expired|(?:after|over|(?:finish|execution|waiting|processing|run ?time|elapsed) exceeded) \d+ ?(?:s|secs?|seconds?|"
+    r"(?:task|job|request|generation|session|prediction) <is>expired|(?:after|over|(?:finish|execution|waiting|processing|run ?time|elapsed|task|job|request|generation) (?:has )?exceeded) \d+ ?(?:s|secs?|seconds?|"
     r"m|mins?|minutes?|hours?)\b(?= ?(?:\||$|without|with no|still|the task|and was))",
     r"(?:killed|aborted|cancell?ed|terminated|stopped|gave up|given up|abandoned|stuck|hung|stalled|still (?:<word>)?"
     r"(?:running|processing|pending|queued|waiting|unfinished)|waited|waiting) (?:~ )?(?:after|for|over|more than|past) "
     r"(?:~ )?\d+ ?(?:s|secs?|seconds?|m|mins?|minutes?|hours?|h)\b",
-    r"long time no (?:response|result|answer)|zaman ?asim\w*|vaktinde|zamaninda",
+    r"long time no (?:response|result|answer)|vaktinde|zamaninda",
     r"(?:sure|zaman)\w* (?:~)?(?:doldu|asildi|asti|bitti|tamamlanamadi|gecti|yetmedi)|"
-    r"(?:saniye|dakika|saat|sure)\w* (?:icinde|boyunca) (?:~)?(?:tamamlan|yanit|cevap|bit|sonuc)\w*",
+    r"(?:surede|suresinde|(?:saniye|dakika|saat|sure)\w* (?:icinde|boyunca)) (?:~)?(?:tamamlan|yanit|cevap|bit|sonuc)\w*",
     chinese="超时",
 )
 
@@ -117,6 +119,8 @@ BREAKDOWN = _meaning(  # something of theirs broke; words of policy or input bes
     r"<theirs>\b (?:<word>){0,4}(?:unavailable|unreachable|offline|down|failing|unresponsive|unhealthy|abnormal|"
     r"exhausted|degraded|upgrading|died|not (?:available|respond\w*|reachable|running|ready|loaded|healthy|answer\w*|"
     r"load|start|connected|reply\w*)|restart\w*)\b",
+    r"<theirs> (?:<word>)?<cannot> (?:load|start|respond|answer|boot|initiali|connect|return|reply)\w*|(?:cluster|queue|pool|"
+    r"system|server) (?:is )?full|index out of|refused to (?:connect|start|accept)",
     r"(?:temporarily|currently|momentarily) (?:<word>)?(?:unavailable|not available|down|offline|out of service)",
     r"service unavailable|outage|(?:under|for|scheduled) maintenance|(?:being|is) maintained|bakim(?:da|daki|i)?\b",
     r"<cannot> (?:be )?(?:reach|connect|contact|call|start|load|initiali\w+|allocate|acquire|schedule|run|complete|"
@@ -192,7 +196,7 @@ PLUMBING = _meaning(  # weaker than a breakdown: outweighs a word of policy or i
 POLICY = _meaning(
     # what is shown
     r"nsfw|not safe for work|sexual\w*|nud(?:e|es|ity)\b|naked|porn\w*|erotic\w*|(?:sexually )?explicit\b|gore\b|gory|"
-    r"graphic content|violen(?:t|ce)\b|bloody|hate (?:speech|content|symbol)s?|hateful|harass\w*|bully\w*|self ?harm|"
+    r"graphic content|violen(?:t|ce)\b|bloody|hate(?:ful)?\b|harass\w*|bully\w*|self ?harm|"
     r"suicid\w*|terroris\w*|extremis\w*|racis\w+|drugs?\b|weapons?\b|adult\b(?! (?:voice|male|female|man|woman))|suggestive|"
     r"csam|child (?:safety|abuse|sexual|exploit\w*)|minors\b|underage|children\b|danger(?:ous)?\b|discriminat\w+|"
     r"(?:of|involv\w+|depict\w*|contain\w*|show\w*|includ\w+|appear\w*|error|sexuali\w+) (?:an? )?minor\b(?! (?:error|issue|problem|bug|fault))",
@@ -206,14 +210,17 @@ POLICY = _meaning(
     r"character|material|content|lyric|music|brand|right|existing|protected|ip\b)\w*|(?:protected|licensed) (?:work|"
     r"character|material|content|lyric|music|brand)\w*|public domain|error ip\b",
     r"sensitive\b(?! (?:to|about)\b)|unsafe|inappropriate|offensive|obscene|indecent|objectionable|vulgar|profan\w+|"
-    r"disturbing|harmful|hazardous|toxic\w*|abusive|unsuitable|illicit|age restricted",
+    r"disturbing|harmful|hazardous|toxic\w*|abus(?:e|ive)\b|unsuitable|illicit|age restricted",
     r"(?:prohibited|forbidden|disallowed|restricted|banned|illegal|blocked|block|blacklisted|not allowed|"
     r"unacceptable|filtered|impermissible|non ?compliant|problematic|improper) (?:<word>)?(?:contents?|words?|uses?|"
-    r"materials?|subjects?|topics?|terms?|prompts?|images?|keywords?|phrases?|categor\w+|information|elements?|themes?)",
+    r"materials?|subjects?|topics?|terms?|prompts?|images?|keywords?|phrases?|categor\w+|information|elements?|themes?|"
+    r"usage)|resembl\w+ (?:an? |the )?(?:<word>){0,2}(?:brand|character|artist|person|work|song|figure)s?|what we (?:allow|permit|accept)|"
+    r"under 18|without (?:<word>){0,2}(?:permission|authori[sz]ation)|(?:content|output|input|prompt|text|image) (?:<word>)?moderation"
+    r"(?= ?(?:\||$))",
     # who says so
     r"(?:output|input|image|prompt|video|reason|text|audio) safety\b|safety (?:output|input|text|image|video|audio|prompt)\b|"
     r"recitation|fail\w* (?:<word>){0,2}moderation|illegal (?:activit|acts?\b)",
-    r"(?:fail\w*|not|never|without) (?:to )?(?:pass\w*|clear\w*|satisf\w+|survive\w*|approved?(?: by)?) (?:<word>){0,3}"
+    r"(?:fail\w*|not|never|without) (?:to )?(?:pass\w*|clear\w*|satisf\w+|survive\w*|approved?(?: by)?|(?:get|got|make it) past) (?:<word>){0,3}"
     r"(?:<review>|review|inspection|audit|screening|verification)\b",
     r"fail\w* (?:the |by |in |at |our |your |of )*(?:<word>)?<review>",
     r"<review> (?:<word>){0,2}?<is>(?:<refused>|fail\w*|not (?:pass\w*|approv\w*|clear\w*|allow\w*)|did not|trigger\w*|"
@@ -223,7 +230,7 @@ POLICY = _meaning(
     r"blocked|filters?|polic(?:y|ies)|sensitive|deny ?list|black ?list)",
     r"safety (?:system|filter|polic|guideline|setting|reason|guardrail|violation|block|concern|restriction|measure|"
     r"rating|issue|error|rule|standard|threshold|attribute)\w*",
-    r"<content> <is>(?:(?!types?\b|formats?\b|sizes?\b|ratios?\b)<word>){0,3}?(?:<refused>|not (?:allowed|permitted|acceptable|compliant|appropriate|approved)|"
+    r"<content> <is>(?:(?!(?:types?|formats?|sizes?|ratios?|servers?|hosts?)\b)<word>){0,3}?(?:<refused>|not (?:allowed|permitted|acceptable|compliant|appropriate|approved|suitable)|"
     r"unacceptable)\b(?! (?:connection|by (?:the )?(?:server|worker|scheduler|queue|bucket|storage|host|node)))",
     r"(?:<refused>|refuse|reject) (?:to )?(?:the |your |this |our |that )*(?:<word>)?(?:content|prompt|request|image|"
     r"picture|photo|lyrics|text|description|reference|generate|create|render|produce)s?\b",
@@ -234,7 +241,8 @@ POLICY = _meaning(
     r"(?:model|provider|system|we|i|platform) (?:<word>){0,2}(?:refuse[sd]?|declined?|will not|do not|does not) "
     r"(?:to )?(?:<word>)?(?:generate|create|produce|render|fulfil\w*|answer|allow|permit|depict|process (?:images|"
     r"content|requests))",
-    r"(?:can not|unable to|not able to) (?:<word>)?(?:help|assist|comply|depict|portray|fulfil\w*|(?:generate|create|"
+    r"refus(?:ed|es|ing) to (?:draw|make|show|answer|process|depict|paint|sing|speak|synthesi\w+)|i can not (?:create|"
+    r"generate|make|produce|draw|do)|(?:can not|unable to|not able to) (?:<word>)?(?:help|assist|comply|depict|portray|fulfil\w*|(?:generate|create|"
     r"make|produce|show|edit) (?:<word>){0,3}(?:of|with|depicting|containing|showing) (?:<word>){0,2}(?:person|people|"
     r"individual|figure|character|brand)s?)\b|filters? (?:has |have )?<refused>|(?:block|deny|black|ban) ?list\w*",
     # in Turkish
@@ -242,6 +250,7 @@ POLICY = _meaning(
     r"cinsel|ciplak\w*|siddet|kufur|nefret|ihlal|moderasyon|guvenlik (?:filtre|neden|gerekce|sebe|sistemi|politika|kural|"
     r"denetim|kontrol)\w*|(?:gercek|unlu|tanin\w+) (?:bir )?(?:kisi|sahis|insan|yuz)\w*|topluluk (?:kural|ilke|"
     r"standart)\w*|muzir|zararli",
+    r"(?:istem|prompt|gorsel|icerik|istek|talep|metin|talebiniz|isteginiz)\w* (?:<word>){0,3}(?:engellen|redded|sansur|filtrelen)\w*",
     r"icerik (?:<word>)?(?:denetim|inceleme|filtre|moderasyon|redd|engel|yasak|guvenli|uygun|kural|politika)\w*",
     chinese="违规|敏感|违禁|色情|暴力|侵权|版权|审核|不合规|风控|肖像",
 )
@@ -259,18 +268,19 @@ INPUT = _meaning(
     r"<param> (?:<word>)?(?:required|mandatory|needed|missing)\b|<param> (?:<word>){0,4}?(?:(?:is |are |was |were |has |"
     r"have |been )*(?:too )?(?:<bad>|missing|empty|blank|null|required|mandatory|expired|private|protected|exceed\w*|"
     r"over limit|out of|long|short|large|small|absent|conflict\w*|unavailable|deleted|dead|gone|differ\w*)|not (?:be |been |a |an |in |any )?"
-    r"(?:found|valid|supported|support|accepted|accept|allowed|recogni[sz]ed|readable|accessible|reachable|given|"
+    r"(?:found|valid|supported|support|accepted|accept|allowed|handled|belong|recogni[sz]ed|readable|accessible|reachable|given|"
     r"present|provided|specified|supplied|set|exist\w*|match\w*|contain\w*|meet|correspond|available|permitted|"
     r"decodable|public\w*|used|understood|pars\w+|decod\w+|convert\w+|read|opened|open|fetch\w*|download\w*|load\w*|"
     r"access\w*|retriev\w*|reach\w*|resolv\w*|identif\w*|detect\w*|image|video|audio|string|number|integer|boolean|"
     r"bool|list|array|object|option|choice))\b|<param> (?:maximum|minimum|max|min|at most|at least|up to) \d",
     r"not an? (?:<word>){0,2}(?:image|video|audio|string|number|integer|boolean|list|array|object|url|uri|format|file)"
     r"\b|not (?:an? )?valid\b|(?:is|are|was|were) invalid\b",
-    r"did you mean|names? are specific|mutually exclusive|not both|(?:both|together) "
+    r"did you mean|names? are specific|mutually exclusive|(?:after|beyond|past) the end of|need\w* (?:an? )?(?:longer|shorter|larger|smaller|clearer|higher|bigger|better) (?:<word>){0,2}?<param>|(?:zero|0) (?:characters|"
+    r"bytes|length|images|size)|(?:not enough|insufficient|too little) (?:<word>)?(?:images?|speech|audio|text|frames?|references?|samples?|pixels?|words?)|not both|(?:both|together) "
     r"(?:<word>){0,4}(?:not allowed|at the same time)|(?:incompatible|conflict\w*) with|not compatible",
     r"unexpected (?:values?|types?|fields?|keyword|param\w*|argument|property|characters?)\b|not allowed\b|expected "
     r"(?:at (?:most|least) |exactly |up to )?\d+ |expected (?:<word>){1,5}(?:but |and )?(?:got|received|found|given)\b",
-    r"(?:maximum|minimum|at most|at least|no more than|up to|max|min|limited to|limit (?:is|of)) (?:of |is )?\d+ ?"
+    r"(?:maximum|minimum|at most|at least|no more than|up to|max|min|limited to|limit (?:is|of)) (?:of |is )?(?:\d+|one|two|three|four|five) ?"
     r"(?:<word>)?(?:images?|files?|items?|references?|characters?|chars?|words?|seconds?|secs?|s|inputs?|frames?|tags?|"
     r"urls?|mb|kb|px|pixels?|mp|tokens?|pictures?|photos?|minutes?)\b",
     r"unsupported|not (?:currently |yet |be )?(?:supported|support|accepted|recogni[sz]ed)\b",
@@ -298,8 +308,8 @@ INPUT = _meaning(
     r"found|detected|given|supplied|uploaded|specified|in|present|attached)\b",
     r"(?:contains?|contained|has|have|with|had|detected|found|finds?) no (?:<word>)?(?:images?|audio|faces?|person|"
     r"speech|voices?|human|video|text|lyrics|vocals|sound|people|body|subject|alpha)\b|nothing to (?:transcribe|edit|"
-    r"extend|separate|speak)|silent\b|(?:<cannot>|not) (?:detect|find|recogni[sz]e|identify) (?:<word>){0,2}(?:face|"
-    r"human|person|speech|body|voice|people|subject)\w*",
+    r"extend|separate|speak)|silent\b|(?:<cannot>|not) (?:detect|find|recogni[sz]e|identify|determine) (?:<word>){0,2}(?:face|"
+    r"human|person|speech|body|voice|people|subject|language)\w*|(?:faces?|persons?|humans?|subjects?|speech|body) <is>not (?:be )?(?:detect|found|recogni)\w*",
     r"please (?:provide|upload (?:a|an|another)|specify|enter|shorten|reduce|resize|crop|use an?|choose|select|supply|"
     r"check (?:the |your )?(?:<word>)?<param>|compress|trim|convert)\b",
     r"<media> (?:~ )?(?:(?:<cannot>|not) (?:be |been )?(?:download|fetch|access|retriev|read|open|load|reach|decod|pars|"
@@ -311,6 +321,7 @@ INPUT = _meaning(
     r"body|payload|base64|lyrics|boolean|integer|number)\b",
     r"(?:download|fetch|decod|pars|load)\w* (?:of )?(?:~ )?<media> (?:<word>)?(?:fail|error)\w*|base64 "
     r"(?:decod|pars)\w* (?:fail|error)\w*",
+    r"4\d\d (?:<word>){0,2}(?:when|while) (?:download|fetch|access|read)\w*|(?:min|max)\w* (?:length|size|duration|characters|count) (?:<word>)?\d|"
     r"out of range|range of (?:allowed|valid)|(?:allowed|valid|supported|accepted|permitted|available) (?:<word>)?"
     r"(?:values?|options?|ranges?|formats?|types?|ratios?|sizes?|resolutions?|durations?)\b|between \d+ (?:<word>)?and "
     r"\d+|expected one of",
@@ -322,7 +333,7 @@ INPUT = _meaning(
     r"gonderilmeli\w*|girilmeli\w*|girin(?:iz)?\b|en (?:fazla|az|cok) \d+",
     r"cok (?:uzun|kisa|buyuk|kucuk)\b|(?:sinir|limit|uzunlu|boyut|karakter|azami|maksimum)\w* (?:~)?(?:asil|asiyor|"
     r"asti|asamaz|gec|uzerinde)",
-    r"<girdi> (?:~)?(?:indirilem|erisilem|acilam|okunam|bulunam|yuklenem|cozulem|taninm|ulasilam|kabul edilm)\w*",
+    r"<girdi> (?:~)?(?:(?:indiril|erisil|acil|okun|bulun|yuklen|cozul|tanin|ulasil|alin)[ae]?m|kabul edilm)\w*",
     chinese="参数|格式|不支持|过大|过长|过小|不能为空|必填|无效|分辨率",
 )
 
@@ -338,13 +349,21 @@ FAILED = _meaning(
 
 # ---- in answers to a submission or a look-up, where status and code come first ----
 
-CDN = re.compile(r"^error code ?\d{3,4}\b")
-CDN_BLOCK = re.compile(r"^error code ?1\d{3}\b")
+_PAGE = r"! ?doctype|html\b|cloudflare|cloudfront|akamai|fastly|ray id|nginx|varnish"
+CDN = re.compile(rf"^error code ?\d{{3,4}}\b|{_PAGE}")
+CDN_BLOCK = re.compile(  # a wall before the gateway: it knows no account
+    rf"^error code ?1\d{{3}}\b|{_PAGE}|\bwaf\b|firewall|captcha|you have been blocked|checking your browser|"
+    r"just a moment|attention required|bot (?:detect|protect|fight)\w*|security service"
+)
 TASK_MISSING = _meaning(
-    r"record ?(?:info )?(?:is |was )?(?:null|empty|not (?:found|exist)|missing)",
-    r"(?:tasks?|record|job|prediction|generation)\w* (?:<word>){0,4}(?:not (?:be )?(?:found|exist\w*)|is null|unknown)\b|"
-    r"(?:gorev|kayit)\w* (?:yok|(?:<word>){0,4}bulunamadi)\b",
-    r"(?:no such|unknown|invalid|no|<cannot> find) (?:<word>)?(?:task|record|job)s?\b",
+    r"(?:record ?(?:info )?|(?:task )?(?:data|info|details?|results?|entity) )<is>(?:null|empty|missing|not (?:be )?"
+    r"(?:found|exist|available|ready)\w*)",
+    r"(?:tasks?|record|job|prediction|generation)\w* (?:<word>){0,4}(?:not (?:be |yet )?(?:found|exist\w*|created|ready|"
+    r"available|initiali\w+|known|recogni[sz]ed|visible|registered)|is null|unknown|null|missing|still syncing)\b",
+    r"(?:gorev|kayit)\w* (?:yok|(?:<word>){0,4}(?:bulunam\w+|mevcut degil))\b",
+    r"(?:no such|unknown|invalid|no|<cannot> (?:find|locate)) (?:<word>)?(?:task|record|job|prediction|generation|data)"
+    r"(?:s|id)?\b",
+    chinese="任务不存在|记录不存在",
 )
 _OTHER = r"(?!(?:voice|persona|style|preset|template|param|field|image|file|url|video|audio|lora|speaker|option))"
 MODEL_MISSING = _meaning(
@@ -353,7 +372,7 @@ MODEL_MISSING = _meaning(
     r"(?:no such|unknown|nonexistent|non existent|unrecogni[sz]ed|<cannot> (?:find|locate|resolve)|no) (?:a |the |any |"
     r"your )?(?:<word>)?model(?:s|id)?\b(?! (?:param|version param|input))",
     r"(?:invalid|wrong|incorrect|gecersiz|hatali|bilinmeyen|not a valid|not a known) model(?:i|s)?\b(?! (?:param|version|"
-    r"input|type|output|mode\b|response|config|setting|option))|no model (?:<word>){0,3}(?:found|named|called|with)|there is no (?:<word>)?model",
+    r"input|type|output|mode\b|response|config|setting|option))|model\w* (?:name |id |code |adi )?(?:is |was )?(?:unknown|invalid|wrong|incorrect|hatali|gecersiz|yanlis|not in (?:the|our) list)\b|no model (?:<word>){0,3}(?:found|named|called|with)|there is no (?:<word>)?model",
 )
 MODEL_UNSUPPORTED = _meaning(
     rf"model\w* (?:{_OTHER}<word>){{0,5}}?<is>(?:(?:not|no longer|currently|yet) )+(?:be )?(?:supported|support|available|"
@@ -389,7 +408,7 @@ VAGUE_REQUEST = _meaning(
     r"was |must be |should be )?(?:invalid|required|missing|empty|malformed|gecersiz|hatali|not (?:valid|parse\w*|be)|"
     r"a json|an object|json|format error|incorrect|broken|bos|okunamadi)\b",
     r"<cannot> (?:be )?(?:pars|read|decod|underst|process)\w* (?:<word>){0,2}(?:request|body|json|payload)\b",
-    r"content type|invalid character|unexpected token|json (?:parse|syntax|decode)|not (?:valid |be parsed as |parse (?:<word>)*?)json|valid json",
+    r"request (?:<word>)?not (?:be )?(?:understood|parse\w*)|content type|invalid character|unexpected token|json (?:parse|syntax|decode)|not (?:valid |be parsed as |parse (?:<word>)*?)json|valid json",
 )
 MINUTE = _meaning(r"per (?:minute|second)|minute|dakika|saniye|requests?/(?:min|s)")
 ROLLING = _meaning(r"(?:with)?in (?:a )?24 ?h|24 saat|free (?:model|tier|plan)|ucretsiz")

@@ -15,9 +15,9 @@ SHOWN_CHARS = 500
 _TO_ASCII = str.maketrans({"ı": "i", "’": "'", "‘": "'", "…": ".", "。": ". "})  # noqa: RUF001 - the ones to fold
 _URL = re.compile(r"\b(?:https?|data)(?:://|:image/)\S*", re.IGNORECASE)
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_SENTENCE_END = re.compile(r"[.!?;~](?:\s+|$)|\n")
+_SENTENCE_END = re.compile(r"(?<!\b[Mm](?:ax|in))[.!?;~](?:\s+|$)|\n")
 _TO_SPACE = str.maketrans(dict.fromkeys("-_\"`“”«»*()[]{}<>,=", " "))
-_MARK = re.compile(r":(?!\d)|(?<=[^\W\d])\.(?=[^\W\d])|(?<![^\W\d])'|'(?![^\W\d])")  # says nothing where it stands
+_MARK = re.compile(r":(?!\d)|\.(?=\s)|(?<=[^\W\d])\.(?=[^\W\d])|(?<![^\W\d])'|'(?![^\W\d])")  # says nothing where it stands
 _NAME_OF_500 = re.compile(r"^\W*(?:internal[ _])?(?:server[ _])?error(?:\s*[:\-]\s*(?=\S)|\W*$)", re.IGNORECASE)
 
 _SAME = (  # said in several ways, read in one; in this order
