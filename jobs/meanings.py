@@ -87,7 +87,7 @@ REFUSAL = _meaning(  # a verdict on content, not just a word of that field
 )
 
 TIME_OUT = _meaning(
-    r"time(?:d|s)? ?outs?\b|timing out|etimedout|(?:took|taking|takes|lasted|ran|running|runs?) (?:<word>)?(?:longer|more|over) (?:than )?(?=\w)|time is up|ttl\b|overr[au]n\b|(?:sure|zaman) ?asim\w*|cok uzun sur\w*",
+    r"time(?:d|s)? ?outs?\b|timing out|etimedout|(?:took|taking|takes|lasted|ran|running|runs?) (?:<word>)?(?:longer|more|over|\d+ (?:s|sec|min|hour)\w*) ?(?:than )?|too much time|canceled deadline|time is up|ttl\b|overr[au]n\b|(?:sure|zaman) ?asim\w*|cok uzun sur\w*",
     r"time(?:d|s)? ?out|deadline (?:<word>)?(?:exceeded|expired|passed|reached|missed)|missed (?:<word>){0,3}deadline",
     r"(?:took|taking|takes|ran|running|run|waited|waiting|processing|pending|queued|stuck) (?:~ )?(?:too|so) long|"
     r"(?<!url )(?<!link )(?<!file )expired (?:while|before|in (?:the )?queue)|(?:time limit|wait\w*) (?:<word>){0,4}(?:reached|exceed\w*|hit|expired|passed)|"
@@ -95,16 +95,16 @@ TIME_OUT = _meaning(
     r"out of time\b",
     r"(?:exceed\w*|over|beyond|past) (?:the |its |our )?(?:<word>){0,3}(?:time|time limit|run ?time|deadline)\b",
     r"(?:time|run ?time|wait|processing|execution|polling)(?: time)?(?: limit| budget| window)? <is>(?:exceed\w*|"
-    r"reached|expired|elapsed|passed|ran out|run out|hit|used up|over (?:the )?limit)",
+    r"reached|expired|elapsed|passed|ran out|run out|hit|used up|exhausted|over (?:the )?limit)",
     r"(?:not|never) <is>(?:finish\w*|complet\w*|respond\w*|return\w*|end\w*|answer\w*|deliver\w*|done|ready|reply|"
     r"produce\w*|progress\w*|receive\w*) (?:~ )?(?:(?:with)?in|after|for|by|before) (?:~ )?(?:\d+ ?)?<span>",
-    r"no (?:result|response|answer|output|progress|reply|update|heartbeat|callback)s? (?:~ )?(?:(?:with)?in|for|after|"
+    r"no (?:result|response|answer|output|progress|reply|update|heartbeat|callback)s? (?:~ )?(?:(?:with)?in|for|after|before|"
     r"since) (?:~ )?(?:\d+ ?)?<span>",
     r"(?:task|job|request|generation|session|prediction) <is>expired|(?:after|over|(?:finish|execution|waiting|processing|run ?time|elapsed|task|job|request|generation) (?:has )?exceeded) \d+ ?(?:s|secs?|seconds?|"
     r"m|mins?|minutes?|hours?)\b(?= ?(?:\||$|without|with no|still|the task|and was))",
     r"(?:killed|aborted|cancell?ed|terminated|stopped|gave up|given up|abandoned|stuck|hung|stalled|still (?:<word>)?"
     r"(?:running|processing|pending|queued|waiting|unfinished)|waited|waiting) (?:~ )?(?:after|for|over|more than|past) "
-    r"(?:~ )?\d+ ?(?:s|secs?|seconds?|m|mins?|minutes?|hours?|h)\b",
+    r"(?:~ )?(?:\d+|an|one|two) ?(?:s|secs?|seconds?|m|mins?|minutes?|hours?|h)\b",
     r"long time no (?:response|result|answer)|vaktinde|zamaninda",
     r"(?:sure|zaman)\w* (?:~)?(?:doldu|asildi|asti|bitti|tamamlanamadi|gecti|yetmedi)|"
     r"(?:surede|suresinde|(?:saniye|dakika|saat|sure)\w* (?:icinde|boyunca)) (?:~)?(?:tamamlan|yanit|cevap|bit|sonuc)\w*",
@@ -136,7 +136,7 @@ BREAKDOWN = _meaning(  # something of theirs broke; words of policy or input bes
     r"malfunction\w*|preempt\w*|evict\w*|unexpected(?:ly)? (?:eof|end|terminat\w+|stop\w*|shut\w*|exit\w*|"
     r"disconnect\w*|clos\w+)|nan\b|(?:data|race) condition|inconsistent state",
     r"(?:exception|stack ?trace|(?:assertion|runtime|key|index|attribute|integrity|operational|memory|os|io|import) "
-    r"error)\b|(?:constraint|integrity|segmentation|access|memory|segment) violation|unique constraint|duplicate key",
+    r"error)\b|(?:constraint|integrity|segmentation|access|memory|segment) violation|(?:unique|null|key) constraint|duplicate key",
     r"(?:server|service|system|api|engine|classifier|checker|backend|kieai|provider|upstream|vendor) (?:<word>){0,2}"
     r"(?:returned|threw|raised|responded with|gave|replied with) (?:an? )?(?:error|5\d\d|exception|unexpected|empty|"
     r"non)",
@@ -215,7 +215,8 @@ POLICY = _meaning(
     r"unacceptable|filtered|impermissible|non ?compliant|problematic|improper) (?:<word>)?(?:contents?|words?|uses?|"
     r"materials?|subjects?|topics?|terms?|prompts?|images?|keywords?|phrases?|categor\w+|information|elements?|themes?|"
     r"usage)|resembl\w+ (?:an? |the )?(?:<word>){0,2}(?:brand|character|artist|person|work|song|figure)s?|what we (?:allow|permit|accept)|"
-    r"under 18|without (?:<word>){0,2}(?:permission|authori[sz]ation)|(?:content|output|input|prompt|text|image) (?:<word>)?moderation"
+    r"under (?:18|the age)|not safe\b|persons? names?\b|person's names?\b|(?:text|image|video|audio|content|input|output) risk\b|spii\b|"
+    r"block reason|(?:check|review|audit) <is>not pass\w*|without (?:<word>){0,2}(?:permission|authori[sz]ation)|(?:content|output|input|prompt|text|image) (?:<word>)?moderation"
     r"(?= ?(?:\||$))",
     # who says so
     r"(?:output|input|image|prompt|video|reason|text|audio) safety\b|safety (?:output|input|text|image|video|audio|prompt)\b|"
@@ -236,7 +237,7 @@ POLICY = _meaning(
     r"picture|photo|lyrics|text|description|reference|generate|create|render|produce)s?\b",
     r"(?:prohibited|content|contents) (?:polic(?:y|ies)|filter\w*|restrict\w*|violat\w*|guidelines?|standards?|blocked)",
     r"(?:usage|use|content|community|safety|our|platform|acceptable use|service) (?:polic(?:y|ies)|guidelines)\b",
-    r"polic(?:y|ies) (?:violat|breach|block|refus|reject|restrict|concern|issue)\w*|violat\w+|guardrail\w*|responsible ai|rai media|"
+    r"polic(?:y|ies) (?:violat|breach|block|refus|reject|restrict|concern|issue)\w*|violat\w+|guardrail\w*|responsible ai|rai (?:media|filtered)|"
     r"filtered out|terms of (?:service|use)|filter failed|moderation (?:<word>)?(?:block|fail|reject|flag)\w*",
     r"(?:model|provider|system|we|i|platform) (?:<word>){0,2}(?:refuse[sd]?|declined?|will not|do not|does not) "
     r"(?:to )?(?:<word>)?(?:generate|create|produce|render|fulfil\w*|answer|allow|permit|depict|process (?:images|"
@@ -251,23 +252,24 @@ POLICY = _meaning(
     r"denetim|kontrol)\w*|(?:gercek|unlu|tanin\w+) (?:bir )?(?:kisi|sahis|insan|yuz)\w*|topluluk (?:kural|ilke|"
     r"standart)\w*|muzir|zararli",
     r"(?:istem|prompt|gorsel|icerik|istek|talep|metin|talebiniz|isteginiz)\w* (?:<word>){0,3}(?:engellen|redded|sansur|filtrelen)\w*",
-    r"icerik (?:<word>)?(?:denetim|inceleme|filtre|moderasyon|redd|engel|yasak|guvenli|uygun|kural|politika)\w*",
+    r"kisisel (?:veri|bilgi)|iceri[kg]\w* (?:<word>)?(?:denetim|inceleme|filtre|moderasyon|redd|engel|yasak|guvenli|uygun|kural|politika)\w*",
     chinese="违规|敏感|违禁|色情|暴力|侵权|版权|审核|不合规|风控|肖像",
 )
 
 DELIVERY = _meaning(  # their product got lost, not our input
-    r"(?:generated|resulting|final|finished|produced|rendered) (?:<word>)?(?:image|video|audio|file|media|url|asset|"
+    r"(?:generated|resulting|final|finished|produced|rendered|intermediate|temporary|temp|result) (?:<word>)?(?:image|video|audio|file|media|url|asset|"
     r"track|clip)",
     r"output (?:file|url)s?\b|(?:the |task )?results?\b (?:url|file|was|could|is|were)",
 )
 
 INPUT = _meaning(
+    r"(?:needs?|requires?) (?:\d+|two|three|four|both) <word>|no (?:lyrics|prompt|text|image|images|audio|video|file|voice)(?= ?(?:\||$))",
     r"<bad> (?:or (?:<word>){1,3})?(?:<word>){0,3}?<param>\b",
     r"(?:gecersiz|hatali|yanlis|bozuk|eksik|zorunlu|gerekli|desteklenmeyen|bos) (?:<word>){0,2}?(?:<girdi>|bilgi|"
     r"model)\b|<girdi> (?:~)?(?:eksik|zorunlu|gerekli|bos|hatali|gecersiz|belirtilm\w+|bozuk|yanlis|cok)\b",
     r"<param> (?:<word>)?(?:required|mandatory|needed|missing)\b|<param> (?:<word>){0,4}?(?:(?:is |are |was |were |has |"
     r"have |been )*(?:too )?(?:<bad>|missing|empty|blank|null|required|mandatory|expired|private|protected|exceed\w*|"
-    r"over limit|out of|long|short|large|small|absent|conflict\w*|unavailable|deleted|dead|gone|differ\w*)|not (?:be |been |a |an |in |any )?"
+    r"over limit|out of|long|short|large|small|absent|conflict\w*|unavailable|(?:over|above|below|under) \d+|[<>]=? ?\d+\w*|deleted|dead|gone|differ\w*)|not (?:be |been |a |an |in |any )?"
     r"(?:found|valid|supported|support|accepted|accept|allowed|handled|belong|recogni[sz]ed|readable|accessible|reachable|given|"
     r"present|provided|specified|supplied|set|exist\w*|match\w*|contain\w*|meet|correspond|available|permitted|"
     r"decodable|public\w*|used|understood|pars\w+|decod\w+|convert\w+|read|opened|open|fetch\w*|download\w*|load\w*|"
@@ -295,9 +297,9 @@ INPUT = _meaning(
     r"(?:max\w*|min\w*|limit\w*|lengths?|size|range|allowed|permitted|durations?|characters?|pixels?|px|mb|kb|seconds?|"
     r"bounds|dimensions?|tokens?|words?)\b",
     r"maximum (?:<word>){0,4}exceeded|(?:max|min)\w* (?:<word>){1,3}is \d|(?:short|long) side",
-    r"too (?:long|short|large|small|big|wide|tall|narrow|blurry|heavy|noisy|dark|quiet|loud|low res\w*)\b|too few\b|"
+    r"too (?:long|short|large|small|big|wide|tall|narrow|blurry|heavy|noisy|dark|quiet|loud|extreme|low res\w*)\b|too few\b|"
     r"too many (?:<word>)?(?:images?|characters?|words?|tokens?|files?|references?|inputs?|param\w*|tags?|frames?|"
-    r"pictures?|items)|(?:resolution|duration|values?|quality|fps|bitrate|volume|scale|strength) (?:<word>){0,2}too "
+    r"pictures?|items)|(?:rate|resolution|duration|values?|quality|fps|bitrate|volume|scale|strength) (?:<word>){0,2}too "
     r"(?:high|low)",
     r"missing (?:<word>){0,4}?(?:<param>|title)|(?:is|are) missing\b",
     r"requires? (?:an? |at least |the |exactly )+"
@@ -372,7 +374,7 @@ MODEL_MISSING = _meaning(
     r"(?:no such|unknown|nonexistent|non existent|unrecogni[sz]ed|<cannot> (?:find|locate|resolve)|no) (?:a |the |any |"
     r"your )?(?:<word>)?model(?:s|id)?\b(?! (?:param|version param|input))",
     r"(?:invalid|wrong|incorrect|gecersiz|hatali|bilinmeyen|not a valid|not a known) model(?:i|s)?\b(?! (?:param|version|"
-    r"input|type|output|mode\b|response|config|setting|option))|model\w* (?:name |id |code |adi )?(?:is |was )?(?:unknown|invalid|wrong|incorrect|hatali|gecersiz|yanlis|not in (?:the|our) list)\b|no model (?:<word>){0,3}(?:found|named|called|with)|there is no (?:<word>)?model",
+    r"input|type|output|mode\b|response|config|setting|option))|model\w* (?:name |id |code |adi |kimligi )?(?:is |was )?(?:unknown|invalid|wrong|incorrect|hatali|gecersiz|yanlis|not in (?:the|our) list)\b|no model (?:<word>){0,3}(?:found|named|called|with)|there is no (?:<word>)?model",
 )
 MODEL_UNSUPPORTED = _meaning(
     rf"model\w* (?:{_OTHER}<word>){{0,5}}?<is>(?:(?:not|no longer|currently|yet) )+(?:be )?(?:supported|support|available|"

@@ -16,7 +16,7 @@ _TO_ASCII = str.maketrans({"ı": "i", "’": "'", "‘": "'", "…": ".", "。":
 _URL = re.compile(r"\b(?:https?|data)(?:://|:image/)\S*", re.IGNORECASE)
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SENTENCE_END = re.compile(r"(?<!\b[Mm](?:ax|in))[.!?;~](?:\s+|$)|\n")
-_TO_SPACE = str.maketrans(dict.fromkeys("-_\"`“”«»*()[]{}<>,=", " "))
+_TO_SPACE = str.maketrans(dict.fromkeys("-_\"`“”«»*()[]{},=", " "))
 _MARK = re.compile(r":(?!\d)|\.(?=\s)|(?<=[^\W\d])\.(?=[^\W\d])|(?<![^\W\d])'|'(?![^\W\d])")  # says nothing where it stands
 _NAME_OF_500 = re.compile(r"^\W*(?:internal[ _])?(?:server[ _])?error(?:\s*[:\-]\s*(?=\S)|\W*$)", re.IGNORECASE)
 
