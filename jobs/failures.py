@@ -11,7 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from jobs import meanings as m
+from jobs import refusals as r
 from jobs import wording as w
+from jobs.lexicon import Meaning, meanings_of
 from jobs.verdict import (
     NOT_SENT,
     Acceptance,
@@ -70,8 +72,8 @@ class Rule:
     source: str
     statuses: Collection[int] | None = None
     codes: Collection[str] | None = None
-    words: re.Pattern[str] | None = None
-    unless: tuple[re.Pattern[str], ...] = ()
+    words: Meaning | None = None
+    unless: tuple[Meaning, ...] = ()
     transports: Collection[Transport] | None = None
     enveloped: bool | None = None
     stages: Collection[Stage] = ()
@@ -90,8 +92,8 @@ class Rule:
             and (self.codes is None or seen.code in self.codes)
             and (self.transports is None or seen.transport in self.transports)
             and (self.enveloped is None or seen.enveloped is self.enveloped)
-            and (self.words is None or self.words.search(seen.message or "") is not None)
-            and not any(veto.search(seen.message or "") for veto in self.unless)
+            and (self.words is None or self.words in meanings_of(seen.message or ""))
+            and meanings_of(seen.message or "").isdisjoint(self.unless)
         )
 
     def verdict(self, signal: Signal) -> Failure:
@@ -114,7 +116,7 @@ _BROKEN = (m.BREAKDOWN, m.TIME_OUT)
 _SHAKY = (*_BROKEN, m.PLUMBING)
 
 _SHARED = (  # refusals that mean the same at a submission and at a look-up
-    Rule("cdn_block", _C.GATEWAY_UNAVAILABLE, "seen", {403}, words=m.CDN_BLOCK),
+    Rule("cdn_block", _C.GATEWAY_UNAVAILABLE, "seen", {403}, words=r.CDN_BLOCK),
     Rule("invalid_api_key", _C.UNAUTHORIZED, "doc", codes={"invalid_api_key"}),
     Rule("insufficient_balance", _C.INSUFFICIENT_BALANCE, "doc", codes={"insufficient_balance"}),
     Rule("model_blocked", _C.MODEL_BLOCKED, "doc", codes={"model_blocked"}),
@@ -126,16 +128,16 @@ _SHARED = (  # refusals that mean the same at a submission and at a look-up
     Rule("monthly_token_limit", _QUOTA, "doc", codes={"monthly_token_limit_exceeded"}, resets=Reset.MONTH),
     Rule("free_model_limit", _QUOTA, "doc", codes={"free_model_rate_limit"}, resets=Reset.ROLLING_DAY),
     # A 429 without a documented name: its words say which limit.
-    Rule("429_minute", _C.RATE_LIMITED, "assumed", {429}, words=m.MINUTE, resets=Reset.MINUTE),
-    Rule("429_free", _QUOTA, "assumed", {429}, words=m.ROLLING, resets=Reset.ROLLING_DAY),
-    Rule("429_monthly", _QUOTA, "assumed", {429}, words=m.MONTHLY, resets=Reset.MONTH),
-    Rule("429_daily", _QUOTA, "assumed", {429}, words=m.DAILY, resets=UNNAMED_QUOTA_RESET),
+    Rule("429_minute", _C.RATE_LIMITED, "assumed", {429}, words=r.MINUTE, resets=Reset.MINUTE),
+    Rule("429_free", _QUOTA, "assumed", {429}, words=r.ROLLING, resets=Reset.ROLLING_DAY),
+    Rule("429_monthly", _QUOTA, "assumed", {429}, words=r.MONTHLY, resets=Reset.MONTH),
+    Rule("429_daily", _QUOTA, "assumed", {429}, words=r.DAILY, resets=UNNAMED_QUOTA_RESET),
     Rule("429", _C.RATE_LIMITED, "doc", {429, 433}, resets=Reset.MINUTE),
     Rule("401", _C.UNAUTHORIZED, "doc", {401}),
     Rule("402", _C.INSUFFICIENT_BALANCE, "doc", {402}),
     # The gateway itself refuses in its envelope; a page of HTML is its CDN's, and says nothing of the account.
     Rule("403_bare", _C.GATEWAY_UNAVAILABLE, "seen", {403}, enveloped=False),
-    Rule("403_model", _C.MODEL_BLOCKED, "assumed", {403}, words=m.MODEL, unless=(m.SUSPENDED,)),
+    Rule("403_model", _C.MODEL_BLOCKED, "assumed", {403}, words=r.MODEL, unless=(r.SUSPENDED,)),
     Rule("403", _C.FORBIDDEN, "doc", {403, 451}),
 )
 
@@ -143,7 +145,7 @@ _SUBMIT = (
     Rule("not_sent", _C.GATEWAY_UNAVAILABLE, "seen", transports=NOT_SENT),
     # A proxy that lost its backend cannot know how far the request had come, whatever it writes into the body.
     Rule("proxy", _C.SUBMIT_UNKNOWN, "seen", _PROXY),
-    Rule("cdn_5xx", _C.SUBMIT_UNKNOWN, "seen", set(_5XX) - {503}, words=m.CDN),
+    Rule("cdn_5xx", _C.SUBMIT_UNKNOWN, "seen", set(_5XX) - {503}, words=r.CDN),
     *_SHARED,
     Rule("not_ready", _C.GATEWAY_UNAVAILABLE, "seen", {425, 455, 503}),  # so not accepted (trap 5)
     Rule("kie_feature_disabled", _C.MODEL_UNSUPPORTED, "kie", codes={"505"}),
@@ -161,15 +163,17 @@ _SUBMIT = (
     Rule("408_bare", _C.GATEWAY_UNAVAILABLE, "assumed", {408}, enveloped=False),
     # Every submission carries an Idempotency-Key: a conflict may be with our own first try, still under way.
     Rule("408_409", _C.SUBMIT_UNKNOWN, "assumed", {408, 409}),
-    Rule("4xx_model_missing", _C.MODEL_NOT_FOUND, "seen", _REFUSED_INPUT, words=m.MODEL_MISSING),
-    Rule("4xx_model_unsupported", _C.MODEL_UNSUPPORTED, "doc", _REFUSED_INPUT, words=m.MODEL_UNSUPPORTED),
-    Rule("4xx_balance", _C.INSUFFICIENT_BALANCE, "assumed", _REFUSED_INPUT, words=m.BALANCE),
+    Rule("4xx_model_missing", _C.MODEL_NOT_FOUND, "seen", _REFUSED_INPUT, words=r.MODEL_MISSING),
+    Rule("4xx_model_unsupported", _C.MODEL_UNSUPPORTED, "doc", _REFUSED_INPUT, words=r.MODEL_UNSUPPORTED),
+    Rule("4xx_balance", _C.INSUFFICIENT_BALANCE, "assumed", _REFUSED_INPUT, words=r.BALANCE),
     Rule("4xx_parameter", _C.INVALID_INPUT, "seen", _REFUSED_INPUT, words=m.PARAMETER_RULE),
-    Rule("4xx_refusal", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=m.REFUSAL, unless=(*_BROKEN, m.ACCOUNT)),
-    Rule("4xx_policy", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=m.POLICY, unless=(*_SHAKY, m.ACCOUNT)),
-    Rule("4xx_vague", _C.INVALID_REQUEST, "doc", {400, 406}, words=m.VAGUE_REQUEST),
+    Rule("4xx_refusal", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=m.REFUSAL, unless=(*_BROKEN, r.ACCOUNT)),
+    Rule("4xx_policy", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=m.POLICY, unless=(*_SHAKY, r.ACCOUNT)),
+    Rule("4xx_vague", _C.INVALID_REQUEST, "doc", {400, 406}, words=r.VAGUE_REQUEST),
     Rule("4xx_input", _C.INVALID_INPUT, "seen", _REFUSED_INPUT, words=m.INPUT, unless=_SHAKY),
-    Rule("4xx_names_input", _C.INVALID_INPUT, "assumed", _REFUSED_INPUT, words=m.NAMES_INPUT, unless=(*_SHAKY, m.MODEL)),
+    Rule(
+        "4xx_names_input", _C.INVALID_INPUT, "assumed", _REFUSED_INPUT, words=r.NAMES_INPUT, unless=(*_SHAKY, r.MODEL)
+    ),
     Rule("422", _C.MODEL_UNSUPPORTED, "doc", {422}),
     Rule("4xx", _C.INVALID_REQUEST, "doc", range(400, 500)),
     Rule("303", _C.SUBMIT_UNKNOWN, "assumed", {303}),  # by RFC 9110 it follows a POST that was carried out
@@ -184,7 +188,7 @@ _SUBMIT = (
 _MISSING = Rule("", _C.TASK_LOST, "seen", category=Category.RETRYABLE, patience=MISSING_PATIENCE)
 _POLL = (  # a refused look-up ends no task: the code only says what it was
     Rule("unreachable", _C.GATEWAY_UNAVAILABLE, "seen", transports=frozenset(Transport)),
-    replace(_MISSING, name="record_missing", statuses=range(200, 501), words=m.TASK_MISSING, enveloped=True),
+    replace(_MISSING, name="record_missing", statuses=range(200, 501), words=r.TASK_MISSING, enveloped=True),
     replace(_MISSING, name="404_410", statuses={404, 410}, enveloped=True),
     replace(_MISSING, name="404_410_bare", statuses={404, 410}, patience=BARE_MISSING_PATIENCE),
     *_SHARED,

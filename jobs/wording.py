@@ -16,8 +16,9 @@ _TO_ASCII = str.maketrans({"ı": "i", "’": "'", "‘": "'", "…": ".", "。":
 _URL = re.compile(r"\b(?:https?|data)(?:://|:image/)\S*", re.IGNORECASE)
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SENTENCE_END = re.compile(r"(?<!\b[Mm](?:ax|in))[.!?;~](?:\s+|$)|\n")
-_TO_SPACE = str.maketrans(dict.fromkeys("-_\"`“”«»*()[]{},=", " "))
-_MARK = re.compile(r":(?!\d)|\.(?=\s)|(?<=[^\W\d])\.(?=[^\W\d])|(?<![^\W\d])'|'(?![^\W\d])")  # says nothing where it stands
+_TO_SPACE = str.maketrans(dict.fromkeys('-_"`“”«»*()[]{},=', " "))
+# A colon, a dot or a quote where it says nothing: no time of day, no decimal, no apostrophe.
+_MARK = re.compile(r":(?!\d)|\.(?=\s)|(?<=[^\W\d])\.(?=[^\W\d])|(?<![^\W\d])'|'(?![^\W\d])")
 _NAME_OF_500 = re.compile(r"^\W*(?:internal[ _])?(?:server[ _])?error(?:\s*[:\-]\s*(?=\S)|\W*$)", re.IGNORECASE)
 
 _SAME = (  # said in several ways, read in one; in this order
@@ -27,6 +28,8 @@ _SAME = (  # said in several ways, read in one; in this order
 )
 _SAYS_NOTHING = (
     (re.compile(r"\b(?:request|req|trace|log|support|ref|reference|session|correlation) (?:ids?|codes?|no)\b"), "ref"),
+    (re.compile(r"\bunsafe (?=url|uri|scheme|link|character)"), "invalid "),
+    (re.compile(r"\b(limit|length|size|schema|format) (?:was |is )?violated\b"), r"\1 exceeded"),
     (re.compile(r"\b(?:case|latency|time|order|cost|position|space|accent) sensitiv(?:e|ity)\b"), "specific"),
     (
         re.compile(
@@ -40,14 +43,23 @@ _SAYS_NOTHING = (
 )  # fmt: skip
 
 
+_APOLOGY = re.compile(
+    r"\W*(?:sorry,? )?(?:an? |some )?(?:unexpected |unknown |internal )?(?:server )?(?:error|problem|issue)"
+    r"(?: (?:has |have )?(?:occurred|happened))?\W*(?:please )?(?:try again(?: later)?)?\W*",
+    re.IGNORECASE,
+)
+
+
 def fold(message: str | None, code: str | None = None, *, beside_500: bool = False) -> str:
     """Fold a message, and the words of a code that is no number, into what the patterns read.
+
+    Where the message is but an apology the code speaks alone.
 
     ``beside_500``: the status has said "internal server error" already; as a label it is left out.
     """
     parts = [message or ""]
     if code and not code.isdigit():
-        parts.append(code)
+        parts = [code] if _APOLOGY.fullmatch(parts[0][:READ_CHARS]) else [*parts, code]
     if beside_500:
         parts = [_NAME_OF_500.sub("", part[:READ_CHARS], count=1) for part in parts]
     return " | ".join(_fold(part[:READ_CHARS]) for part in parts)
