@@ -12,37 +12,36 @@ from collections.abc import Iterator
 # A family may name those below it.
 FAMILIES = {
     "<bad>": r"(?:invalid|illegal|malformed|(?<!went )wrong|incorrect|bad|unknown|unrecogni[sz]ed|corrupt\w*|"
-    r"unreadable|unsupported|unaccept\w+|inaccessible|unreachable|broken|damaged|truncated|undefined|"
-    r"undecodable|improper|mismatch\w*|incompatible|non ?existent|gecersiz|hatali|yanlis|bozuk)",
+    r"unreadable|unsupported|unaccept\w+|inaccessible|unreachable|broken|damaged|truncated|undefined|undecodable|"
+    r"improper|mismatch\w*|incompatible|non ?existent|gecersiz|hatali|yanlis|bozuk)",
     "<param>": r"(?:param\w*|arguments?|values?|formats?|prompts?|sizes?|aspect|ratios?|resolutions?|durations?|"
-    r"voices?|languages?|seeds?|dimensions?|fields?|types?|options?|ids?|styles?|modes?|lengths?|base64|"
-    r"json|body|payload|text|lyrics|tags?|quality|fps|frames?|widths?|heights?|requests?|mime|encoding|"
-    r"codec|speakers?|titles?|scripts?|captions?|schema|locale|key|personas?|presets?|samples?|bitrate|"
-    r"strength|scale|steps?|loras?|characters?|propert\w+|keys|items?|content type|uri|<media>)",
+    r"voices?|languages?|seeds?|dimensions?|fields?|types?|options?|ids?|styles?|modes?|lengths?|base64|json|body|"
+    r"payload|text|lyrics|tags?|quality|fps|frames?|widths?|heights?|mime|encoding|codec|speakers?|titles?|scripts?|"
+    r"captions?|schema|locale|key|personas?|presets?|samples?|bitrate|strength|scale|steps?|loras?|characters?|"
+    r"propert\w+|keys|items?|content type|uri|<media>)",
     "<girdi>": r"(?:gorsel|resim|fotograf|dosya|video|ses|muzik|url|baglanti|adres|deger|girdi|giris|istek|bicim|"
-    r"boyut|sure|parametre|alan|istem|prompt|metin|oran|cozunurluk|kimli|format|dil|sarki|uzunlu|maske|"
-    r"anahtar|secenek|ayar|tur)\w*",
+    r"boyut|sure|parametre|alan|istem|prompt|metin|oran|cozunurluk|kimli|format|dil|sarki|uzunlu|maske|anahtar|"
+    r"secenek|ayar|tur)\w*",
     "<review>": r"(?:moderation|moderators?|censorship|risk (?:control|detection|management|check)|guardrails?|"
-    r"compliance|nsfw|safety|sensitive|(?:content|safety|security|image|text|prompt|input|output|risk|"
-    r"audio|video|polic(?:y|ies)|platform|copyright|legal|lyrics|usage|likeness|data) (?:safety |"
-    r"security )?(?:review|check|checks|checker|checkers|audit|inspection|screening|control|filters?|"
-    r"filtering|polic(?:y|ies)|rules?|guidelines?|standards?|restrictions?|detection|detector|"
-    r"verification|classifiers?|system))",
+    r"compliance|nsfw|safety|sensitive|(?:content|safety|security|image|text|prompt|input|output|risk|audio|video|"
+    r"polic(?:y|ies)|platform|copyright|legal|lyrics|usage|likeness|data) (?:safety |security )?(?:review|check|"
+    r"checks|checker|checkers|audit|inspection|screening|control|filters?|filtering|polic(?:y|ies)|rules?|"
+    r"guidelines?|standards?|restrictions?|detection|detector|verification|classifiers?|system))",
     "<refused>": r"(?:block(?:ed|s)?|reject(?:ed|s|ion)?|refus(?:ed|es|al)|declin(?:ed|es)|denied|filtered|flagged|"
-    r"flags|censored|withheld|suppressed|moderated|intercepted|removed|stopped|prevented|"
-    r"disallow(?:ed|s)|prohibit(?:ed|s)|forbid(?:s|den)|banned|restricted|redacted)",
-    "<content>": r"(?:contents?|prompts?|requests?|lyrics|materials?|text|words?|descriptions?|topics?|subjects?|"
-    r"themes?|keywords?|terms?|phrases?|scenes?|creations?|generations?|outputs?|results?|tasks?|"
-    r"<media>)",
+    r"flags|censored|withheld|suppressed|moderated|intercepted|removed|stopped|prevented|disallow(?:ed|s)|"
+    r"prohibit(?:ed|s)|forbid(?:s|den)|banned|restricted|redacted)",
+    "<content>": r"(?:contents?|prompts?|lyrics|materials?|text|words?|descriptions?|topics?|subjects?|themes?|"
+    r"keywords?|terms?|phrases?|scenes?)",
+    "<theirs by>": r" (?:connection|(?:by|until|since|because) (?:the |a |an |our )?(?:server|worker|scheduler|queue|"
+    r"bucket|storage|host|node|another|machine|payment|maintenance)|no (?:free|available)|too many|right now)",
     "<media>": r"(?:images?|videos?|audios?|files?|urls?|media|inputs?|references?|photos?|pictures?|links?|masks?|"
     r"assets?|attachments?|songs?|tracks?|clips?|uploads?)",
     "<polic>": r"(?:polic(?:y|ies)|guidelines?|standards?|terms|rules|principles|code of conduct|aup|tos)",
-    "<cannot>": r"(?:can not|could not|failed to|failure to|unable to|fails? to|failing to|not able to|impossible "
-    r"to)",
+    "<cannot>": r"(?:can not|could not|failed to|failure to|unable to|fails? to|failing to|not able to|impossible to)",
     "<theirs>": r"(?:servers?|services?|system|backend|api|models?|provider|worker|engine|endpoint|moderation|"
-    r"moderator|checker|classifier|filter|validator|detector|scanner|reviewer|review|cluster|node|pool|"
-    r"gateway|cdn|storage|bucket|scheduler|queue|renderer|vendor|supplier|pipeline|partner|pod|"
-    r"container|replica|instance|store|cache|broker)",
+    r"moderator|checker|classifier|filter|validator|detector|scanner|reviewer|review|cluster|node|pool|gateway|cdn|"
+    r"storage|bucket|scheduler|queue|renderer|vendor|supplier|pipeline|partner|pod|container|replica|instance|store|"
+    r"cache|broker)",
     "<is>": r"(?:(?:is|are|was|were|has|have|had|be|been|being|got|seems?|looks?|appears?|to|may|might|also) )*",
     "<span>": r"(?:s|secs?|seconds?|m|mins?|minutes?|hours?|h|ms|time|window|limit|deadline|period|budget)\b",
     "<word>": r"[^\s|]{1,40} ",

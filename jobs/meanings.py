@@ -28,7 +28,7 @@ PARAMETER_RULE = Meaning(  # says what a parameter has to be: nothing that break
 REFUSAL = Meaning(  # a verdict on content, not just a word of that field
     r"(?:violat\w+|breach\w*|contraven\w+|infring\w+|contrary to|against|breaks?|conflicts? with|goes against|not "
     r"(?:compl\w+|conform\w*|adhere|align\w*|meet|follow)|disallowed by|forbidden by|prohibited by|not allowed (?:by|"
-    r"under)|not permitted (?:by|under)) ~<polic>\b",
+    r"under)|not permitted (?:by|under)) ~(?<!quality )<polic>\b",
     r"(?:content|usage|safety|community|moderation|acceptable use|use) <polic> <is>(?:violat\w+|<refused>|breach\w*)",
     r"(?:blocked|rejected|refused|filtered|declined|denied|stopped|flagged|censored|removed|withheld|suppressed|"
     r"intercepted|caught|disallowed) (?:~ )?(?:by|due to|for|as|because of|because|under|violating|from|in|on|during|"
@@ -85,8 +85,8 @@ BREAKDOWN = Meaning(  # something of theirs broke; words of policy or input besi
     r"memory|upstream|database|check|process|job)\b",
     r"overload\w*|over ?(?:capacity|whelmed)|(?:at|no|full|insufficient|limited|out of|lack of|not enough) "
     r"(?:<word>)?(?:capacity|resources?|workers?|machines?|nodes?)\b",
-    r"busy\b|(?:high|heavy|too much|excessive|peak) (?:<word>)?(?:load|traffic|demand|volume)|load (?:is "
-    r")?too high|yogun",
+    r"busy\b|(?:high|heavy|too much|excessive|peak) (?:<word>)?(?:load|traffic|demand|volume)|load (?:is )?too high|"
+    r"yogun",
     r"out of (?:gpu |video )?memory|oom\b|oomkilled|cuda|gpus?\b|vram|nccl|tensor\b|ffmpeg|numpy|pytorch",
     r"crash(?:ed|es|ing)?\b|segfault|core dump|traceback|null ?(?:pointer|reference)|unexpected null|none ?type|"
     r"unhandled|panic\w*|exit(?:ed)? (?:with )?(?:<word>)?(?:code|status)|sig(?:kill|term|segv|abrt)|glitch|hiccup|"
@@ -147,8 +147,9 @@ PLUMBING = Meaning(  # weaker than a breakdown: outweighs a word of policy or in
     r"garbled|gecersiz|bos) (?:<word>){0,2}(?:response|reply|answer|output|result|yanit|cevap|sonuc)s?\b",
     r"(?:response|reply|output|result|yanit|cevap)s? (?:~ )?(?:invalid|malformed|empty|missing|unexpected|gecersiz|"
     r"bos|corrupt\w*)\b",
-    r"response validation|queue\b|kuyru\w+|(?:returned|received|got|produced|yielded) (?:an? )?(?:invalid|empty|"
-    r"malformed|unexpected|no|incomplete|corrupt\w*|garbage)",
+    r"(?:text|image|video|audio|prompt) (?:encoder|decoder|sampler|rewriter|enhancer|generator)\b|response "
+    r"validation|queue\b|kuyru\w+|(?:returned|received|got|produced|yielded) (?:an? )?(?:invalid|empty|malformed|"
+    r"unexpected|no|incomplete|corrupt\w*|garbage)",
     r"(?:retries|attempts|retry limit)\b|(?:weights|checkpoint|tokenizer|checksum)\b",
     r"models? (?:<word>){0,2}(?:is |was )?(?:not (?:found|supported|active|enabled)|unsupported|disabled|offline)",
     r"(?:worker|runner|process|container|prediction|instance) (?:<word>)?(?:lost|killed|terminated|died|interrupted|"
@@ -176,13 +177,13 @@ POLICY = Meaning(
     r"sensitive\b(?! (?:to|about)\b)|unsafe|inappropriate|offensive|obscene|indecent|objectionable|vulgar|profan\w+|"
     r"disturbing|harmful|hazardous|toxic\w*|abus(?:e|ive)\b|unsuitable|illicit|age restricted",
     r"(?:prohibited|forbidden|disallowed|restricted|banned|illegal|blocked|block|blacklisted|not allowed|"
-    r"unacceptable|filtered|impermissible|non ?compliant|problematic|improper) (?!for )(?:<word>)?(?:contents?|words?|"
-    r"uses?|materials?|subjects?|topics?|terms?|prompts?|images?|keywords?|phrases?|categor\w+|information|elements?|"
-    r"themes?|usage)|resembl\w+ (?:an? |the )?(?:<word>){0,2}(?:brand|character|artist|person|work|song|figure)s?|"
-    r"what we (?:allow|permit|accept)|under (?:18|the age)|not safe\b|persons? names?\b|person's names?\b|(?:text|"
-    r"image|video|audio|content|input|output) risk\b|spii\b|green ?net\b|trust (?:and )?safety|block reason|(?:check|"
-    r"review|audit) <is>not pass\w*|without (?:<word>){0,2}(?:permission|authori[sz]ation)|(?:content|output|input|"
-    r"prompt|text|image) (?:<word>)?moderation(?= ?(?:\||$))",
+    r"unacceptable|filtered|impermissible|non ?compliant|problematic|improper) (?!for )(?:<word>)?(?:contents?|"
+    r"words?|uses?|materials?|subjects?|topics?|terms?|prompts?|images?|keywords?|phrases?|categor\w+|information|"
+    r"elements?|themes?|usage)|resembl\w+ (?:an? |the )?(?:<word>){0,2}(?:brand|character|artist|person|work|song|"
+    r"figure)s?|what we (?:allow|permit|accept)|under (?:18|the age)|not safe\b|persons? names?\b|person's names?\b|"
+    r"(?:text|image|video|audio|content|input|output) risk\b|spii\b|green ?net\b|trust (?:and )?safety|block reason|"
+    r"(?:check|review|audit) <is>not pass\w*|without (?:<word>){0,2}(?:permission|authori[sz]ation)|(?:content|"
+    r"output|input|prompt|text|image) (?:<word>)?moderation(?= ?(?:\||$))",
     # who says so
     r"(?:output|input|image|prompt|video|reason|text|audio) safety\b|safety (?:output|input|text|image|video|audio|"
     r"prompt)\b|recitation|fail\w* (?:<word>){0,2}moderation|illegal (?:activit|acts?\b)",
@@ -196,10 +197,13 @@ POLICY = Meaning(
     r"blocked|filters?|polic(?:y|ies)|sensitive|deny ?list|black ?list)",
     r"safety (?:system|filter|polic|guideline|setting|reason|guardrail|violation|block|concern|restriction|measure|"
     r"rating|issue|error|rule|standard|threshold|attribute)\w*",
-    r"(?!(?:urls?|links?) )<content> <is>(?:(?!(?:types?|formats?|sizes?|ratios?|servers?|"
-    r"hosts?)\b)<word>){0,3}?(?:<refused>|not (?:allowed|permitted|acceptable|compliant|appropriate|approved|"
-    r"suitable)|unacceptable)\b(?! (?:connection|by (?:the )?(?:server|worker|scheduler|queue|bucket|storage|host|"
-    r"node)))",
+    # what is said of content; of an image or a request only in plain words, since a queue rejects those too
+    r"<content> <is>(?:(?!(?:types?|formats?|sizes?|ratios?|servers?|hosts?)\b)<word>){0,3}?(?:<refused>|not "
+    r"(?:allowed|permitted|acceptable|compliant|appropriate|approved|suitable)|unacceptable)\b(?!<theirs by>)",
+    r"(?!(?:urls?|links?) )(?:<media>|requests?|outputs?|results?|generations?|creations?) <is>(?:(?!(?:types?|"
+    r"formats?|sizes?|ratios?|servers?|hosts?)\b)<word>)?(?:blocked|rejected|refused|declined|filtered|flagged|"
+    r"moderated|censored|withheld|prohibited|forbidden|banned|not (?:allowed|permitted|acceptable|compliant|"
+    r"appropriate|approved|suitable))\b(?!<theirs by>)",
     r"(?:<refused>|refuse|reject) (?:to )?(?:the |your |this |our |that )*(?:<word>)?(?:content|prompt|request|image|"
     r"picture|photo|lyrics|text|description|reference|generate|create|render|produce)s?\b",
     r"(?:prohibited|content|contents) (?:polic(?:y|ies)|filter\w*|restrict\w*|violat\w*|guidelines?|standards?|"
@@ -210,12 +214,12 @@ POLICY = Meaning(
     r"(?:<word>)?(?:block|fail|reject|flag)\w*",
     r"(?:model|provider|system|we|i|platform) (?:<word>){0,2}(?:refuse[sd]?|declined?|will not|do not|does not) "
     r"(?:to )?(?:<word>)?(?:generate|create|produce|render|fulfil\w*|answer|allow|permit|depict|process (?:images|"
-    r"content|requests))",
+    r"content))(?! (?:more|any more|another|new|right now))",
     r"refus(?:ed|es|ing) to (?:draw|make|show|answer|process|depict|paint|sing|speak|synthesi\w+)|i can not "
-    r"(?:create|generate|make|produce|draw|do)|(?:can not|unable to|not able to) (?:<word>)?(?:help|assist|comply|"
-    r"depict|portray|fulfil\w*|(?:generate|create|make|produce|show|edit) (?:<word>){0,3}(?:of|with|depicting|"
-    r"containing|showing) (?:<word>){0,2}(?:person|people|individual|figure|character|brand)s?)\b|filters? (?:has |"
-    r"have )?<refused>|(?:block|deny|black|ban) ?list\w*",
+    r"(?:create|generate|make|produce|draw|do)(?!~(?:moment|now|currently|later))|(?:can not|unable to|not able to) "
+    r"(?:<word>)?(?:help|assist|comply|depict|portray|fulfil\w*|(?:generate|create|make|produce|show|edit) "
+    r"(?:<word>){0,3}(?:of|with|depicting|containing|showing) (?:<word>){0,2}(?:person|people|individual|figure|"
+    r"character|brand)s?)\b|filters? (?:has |have )?<refused>|(?:block|deny|black|ban) ?list\w*",
     # in Turkish
     r"uygunsuz|sakincali|mustehcen|hassas (?:~)?(?:icerik|kelime|ifade)|yasak\w* (?:~)?(?:icerik|kelime|ifade)|telif|"
     r"cinsel|ciplak\w*|siddet|kufur|nefret|ihlal|moderasyon|guvenlik (?:filtre|neden|gerekce|sebe|sistemi|politika|"
@@ -231,24 +235,27 @@ POLICY = Meaning(
 DELIVERY = Meaning(  # their product got lost, not our input
     r"(?:generated|resulting|final|finished|produced|rendered|intermediate|temporary|temp|result) "
     r"(?:<word>)?(?:image|video|audio|file|media|url|asset|track|clip)",
-    r"output (?:file|url)s?\b|(?:the |task )?results?\b (?:url|file|was|could|is|were)",
+    r"(?:output|result)s? (?:<is>)too|output (?:file|url)s?\b|(?:the |task )?results?\b (?:url|file|was|could|is|"
+    r"were)",
 )
 
 INPUT = Meaning(
     r"(?:needs?|requires?) (?:\d+|two|three|four|both) <word>|no (?:lyrics|prompt|text|image|images|audio|video|file|"
     r"voice)(?= ?(?:\||$))",
-    r"<bad> (?:or (?:<word>){1,3})?(?:<word>){0,3}?<param>\b",
+    r"<bad> (?:or (?:<word>){1,3})?(?:<word>){0,3}?(?:<param>|requests?)\b",
     r"(?:gecersiz|hatali|yanlis|bozuk|eksik|zorunlu|gerekli|desteklenmeyen|bos) (?:<word>){0,2}?(?:<girdi>|bilgi|"
     r"model)\b|<girdi> (?:~)?(?:eksik|zorunlu|gerekli|bos|hatali|gecersiz|belirtilm\w+|bozuk|yanlis|cok)\b",
     r"<param> (?:<word>)?(?:required|mandatory|needed|missing)\b|<param> (?:<word>){0,4}?(?:(?:is |are |was |were |"
     r"has |have |been )*(?:too )?(?:<bad>|missing|empty|blank|null|required|mandatory|expired|private|protected|"
-    r"exceed\w*|over limit|out of|long|short|large|small|absent|conflict\w*|unavailable|(?:over|above|below|under) "
-    r"\d+|[<>]=? ?\d+\w*|deleted|dead|gone|differ\w*)|not (?:be |been |a |an |in |any )?(?:found|valid|supported|"
-    r"support|accepted|accept|allowed|handled|belong|recogni[sz]ed|known|readable|accessible|reachable|given|present|"
-    r"provided|specified|supplied|set|exist\w*|match\w*|contain\w*|meet|correspond|available|permitted|decodable|"
-    r"public\w*|used|understood|pars\w+|decod\w+|convert\w+|read|opened|open|fetch\w*|download\w*|load\w*|access\w*|"
-    r"retriev\w*|reach\w*|resolv\w*|identif\w*|detect\w*|image|video|audio|string|number|integer|boolean|bool|list|"
-    r"array|object|option|choice))\b|<param> (?:maximum|minimum|max|min|at most|at least|up to) \d",
+    r"exceed\w*|over limit|out of|long|short|large|small|absent|conflict\w*|(?:over|above|below|under) \d+|[<>]=? "
+    r"?\d+\w*|deleted|dead|gone|differ\w*)|not (?:be |been |a |an |in |any )?(?:found|valid|supported|support|"
+    r"accepted|accept|allowed|handled|belong|recogni[sz]ed|known|readable|accessible|reachable|given|present|"
+    r"provided|specified|supplied|set|exist\w*|match\w*|contain\w*|meet|correspond|permitted|decodable|public\w*|"
+    r"used|understood|pars\w+|decod\w+|convert\w+|read|opened|open|fetch\w*|download\w*|load\w*|access\w*|retriev\w*|"
+    r"reach\w*|resolv\w*|identif\w*|detect\w*|image|video|audio|string|number|integer|boolean|bool|list|array|object|"
+    r"option|choice))\b|<param> (?:maximum|minimum|max|min|at most|at least|up to) \d",
+    r"(?:resolution|duration|ratio|voice|language|format|quality|size|style|mode|preset|persona|speaker)s? "
+    r"(?:<word>){0,3}?(?:not available|unavailable)\b",
     r"not an? (?:<word>){0,2}(?:image|video|audio|string|number|integer|boolean|list|array|object|url|uri|format|"
     r"file|png|jpe?g|webp|mp[34]|wav)\b|not (?:an? )?valid\b|(?:is|are|was|were) invalid\b",
     r"did you mean|names? are specific|mutually exclusive|(?:after|beyond|past) the end of|need\w* (?:an? "
@@ -279,8 +286,8 @@ INPUT = Meaning(
     r"frames?|pictures?|items)|(?:rate|resolution|duration|values?|quality|fps|bitrate|volume|scale|strength) "
     r"(?:<word>){0,2}too (?:high|low)",
     r"missing (?:<word>){0,4}?(?:<param>|title)|(?:is|are) missing\b",
-    r"requires? (?:an? |at least |the |exactly )+(?:<word>){0,3}<param>|(?:is|are) (?:required|mandatory)\b(?! "
-    r"to (?:re|try))",
+    r"requires? (?:an? |at least |the |exactly )+(?:<word>){0,3}<param>|(?:is|are) (?:required|mandatory)\b(?! to "
+    r"(?:re|try))",
     r"(?:required|mandatory) (?:field|param|argument|propert|input|key|value)\w*|not (?:provided|specified|"
     r"supplied)\b",
     r"no (?:valid |usable |input |reference |human |clear )*(?:images?|prompts?|inputs?|files?|audio|faces?|person|"
@@ -293,10 +300,11 @@ INPUT = Meaning(
     r"subjects?|speech|body) <is>not (?:be )?(?:detect|found|recogni)\w*",
     r"please (?:provide|upload (?:a|an|another)|specify|enter|shorten|reduce|resize|crop|use an?|choose|select|"
     r"supply|check (?:the |your )?(?:<word>)?<param>|compress|trim|convert)\b",
+    r"(?:input|uploaded|provided|supplied|given|reference|your) <media> (?:<word>){0,3}?<cannot> be process\w*",
     r"<media> (?:~ )?(?:(?:<cannot>|not) (?:be |been )?(?:download|fetch|access|retriev|read(?!y)|open|load|reach|"
-    r"decod|pars|found|resolv|exist|public|identif|process)\w*|(?:inaccessible|expired|unreachable|corrupt\w*|broken|"
-    r"damaged|unreadable|private|(?:returned?|responded|gave|answered|replied)(?: with)? (?:http |status |an? |code "
-    r")*4\d\d|(?:download|fetch|decod|pars|load)\w* (?:fail|error)\w*)\b)",
+    r"decod|pars|found|resolv|exist|public|identif)\w*|(?:inaccessible|expired|unreachable|corrupt\w*|broken|damaged|"
+    r"unreadable|private|(?:returned?|responded|gave|answered|replied)(?: with)? (?:http |status |an? |code )*4\d\d|"
+    r"(?:download|fetch|decod|pars|load)\w* (?:fail|error)\w*)\b)",
     r"(?:<cannot>|error|problem|failed|failure|trouble) (?:while |when |in )?(?:be )?(?:download|fetch|access|"
     r"retriev|read|open|load|reach|decod|pars|get|identify|import|resolv|convert|interpret)\w* (?:~ )?(?:<media>|"
     r"prompt|json|body|payload|base64|lyrics|boolean|integer|number)\b",

@@ -11,8 +11,8 @@ CDN = Meaning(rf"{_CDN_CODE}\d{{3,4}}\b", _PAGE)
 CDN_BLOCK = Meaning(  # a wall before the gateway: it knows no account
     rf"{_CDN_CODE}1\d{{3}}\b",
     _PAGE,
-    r"waf\b|firewall|captcha|you have been blocked|checking your browser|just a moment|attention required|"
-    r"bot (?:detect|protect|fight)\w*|security service",
+    r"waf\b|firewall|captcha|you have been blocked|checking your browser|just a moment|attention required|bot "
+    r"(?:detect|protect|fight)\w*|security service",
 )
 TASK_MISSING = Meaning(
     r"(?:record ?(?:info )?|(?:task )?(?:data|info|details?|results?|entity) )<is>(?:null|empty|missing|not (?:be "
