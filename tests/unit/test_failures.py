@@ -271,6 +271,7 @@ def test_an_enveloped_500_counts_but_was_not_accepted(message: str | None) -> No
         (Signal(Stage.POLL, 410), MISSING_PATIENCE),
         (Signal(Stage.POLL, 200, "422", "recordInfo is null"), MISSING_PATIENCE),
         (Signal(Stage.POLL, 404, enveloped=False), BARE_MISSING_PATIENCE),
+        (Signal(Stage.POLL, 422), BARE_MISSING_PATIENCE),
     ],
 )
 def test_a_missing_task_is_lost_only_after_a_while(signal: Signal, patience: object) -> None:
