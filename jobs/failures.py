@@ -10,7 +10,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from jobs import meanings as m
+from jobs import refusals as r
 from jobs import wording as w
+from jobs.lexicon import Meaning, meanings_of
 from jobs.verdict import (
     NOT_SENT,
     Acceptance,
@@ -69,8 +72,8 @@ class Rule:
     source: str
     statuses: Collection[int] | None = None
     codes: Collection[str] | None = None
-    words: re.Pattern[str] | None = None
-    unless: tuple[re.Pattern[str], ...] = ()
+    words: Meaning | None = None
+    unless: tuple[Meaning, ...] = ()
     transports: Collection[Transport] | None = None
     enveloped: bool | None = None
     stages: Collection[Stage] = ()
@@ -89,8 +92,8 @@ class Rule:
             and (self.codes is None or seen.code in self.codes)
             and (self.transports is None or seen.transport in self.transports)
             and (self.enveloped is None or seen.enveloped is self.enveloped)
-            and (self.words is None or self.words.search(seen.message or "") is not None)
-            and not any(veto.search(seen.message or "") for veto in self.unless)
+            and (self.words is None or self.words in meanings_of(seen.message or ""))
+            and meanings_of(seen.message or "").isdisjoint(self.unless)
         )
 
     def verdict(self, signal: Signal) -> Failure:
@@ -107,12 +110,13 @@ class Rule:
 _C = Code
 _QUOTA = Code.MODEL_QUOTA_EXCEEDED
 _5XX = range(500, 600)
+_PROXY = frozenset({502, 504, 530, *range(520, 528)})  # a proxy's or a CDN's own, whatever the body
 _REFUSED_INPUT = frozenset({400, 406, 422})
-_BROKEN = (w.BREAKDOWN, w.TIME_OUT)
-_SHAKY = (*_BROKEN, w.PLUMBING)
+_BROKEN = (m.BREAKDOWN, m.TIME_OUT)
+_SHAKY = (*_BROKEN, m.PLUMBING)
 
 _SHARED = (  # refusals that mean the same at a submission and at a look-up
-    Rule("cdn_block", _C.GATEWAY_UNAVAILABLE, "seen", {403}, words=w.CDN_BLOCK),
+    Rule("cdn_block", _C.GATEWAY_UNAVAILABLE, "seen", {403}, words=r.CDN_BLOCK),
     Rule("invalid_api_key", _C.UNAUTHORIZED, "doc", codes={"invalid_api_key"}),
     Rule("insufficient_balance", _C.INSUFFICIENT_BALANCE, "doc", codes={"insufficient_balance"}),
     Rule("model_blocked", _C.MODEL_BLOCKED, "doc", codes={"model_blocked"}),
@@ -124,33 +128,34 @@ _SHARED = (  # refusals that mean the same at a submission and at a look-up
     Rule("monthly_token_limit", _QUOTA, "doc", codes={"monthly_token_limit_exceeded"}, resets=Reset.MONTH),
     Rule("free_model_limit", _QUOTA, "doc", codes={"free_model_rate_limit"}, resets=Reset.ROLLING_DAY),
     # A 429 without a documented name: its words say which limit.
-    Rule("429_minute", _C.RATE_LIMITED, "assumed", {429}, words=w.MINUTE, resets=Reset.MINUTE),
-    Rule("429_free", _QUOTA, "assumed", {429}, words=w.ROLLING, resets=Reset.ROLLING_DAY),
-    Rule("429_monthly", _QUOTA, "assumed", {429}, words=w.MONTHLY, resets=Reset.MONTH),
-    Rule("429_daily", _QUOTA, "assumed", {429}, words=w.DAILY, resets=UNNAMED_QUOTA_RESET),
+    Rule("429_minute", _C.RATE_LIMITED, "assumed", {429}, words=r.MINUTE, resets=Reset.MINUTE),
+    Rule("429_free", _QUOTA, "assumed", {429}, words=r.ROLLING, resets=Reset.ROLLING_DAY),
+    Rule("429_monthly", _QUOTA, "assumed", {429}, words=r.MONTHLY, resets=Reset.MONTH),
+    Rule("429_daily", _QUOTA, "assumed", {429}, words=r.DAILY, resets=UNNAMED_QUOTA_RESET),
     Rule("429", _C.RATE_LIMITED, "doc", {429, 433}, resets=Reset.BURST),
     Rule("401", _C.UNAUTHORIZED, "doc", {401}),
     Rule("402", _C.INSUFFICIENT_BALANCE, "doc", {402}),
     # The gateway itself refuses in its envelope; a page of HTML is its CDN's, and says nothing of the account.
     Rule("403_bare", _C.GATEWAY_UNAVAILABLE, "seen", {403}, enveloped=False),
-    Rule("403_model", _C.MODEL_BLOCKED, "assumed", {403}, words=w.MODEL_BLOCKED),
+    Rule("403_model", _C.MODEL_BLOCKED, "assumed", {403}, words=r.MODEL, unless=(r.SUSPENDED,)),
     Rule("403", _C.FORBIDDEN, "doc", {403, 451}),
 )
 
 _SUBMIT = (
     Rule("not_sent", _C.GATEWAY_UNAVAILABLE, "seen", transports=NOT_SENT),
     # A proxy that lost its backend cannot know how far the request had come, whatever it writes into the body.
-    Rule("502_504_524", _C.SUBMIT_UNKNOWN, "seen", {502, 504, 524}),
-    Rule("cdn_5xx", _C.SUBMIT_UNKNOWN, "seen", set(_5XX) - {503}, words=w.CDN),
+    Rule("proxy", _C.SUBMIT_UNKNOWN, "seen", _PROXY),
+    Rule("cdn_5xx", _C.SUBMIT_UNKNOWN, "seen", set(_5XX) - {503}, words=r.CDN),
     *_SHARED,
     Rule("not_ready", _C.GATEWAY_UNAVAILABLE, "seen", {425, 455, 503}),  # so not accepted (trap 5)
     Rule("kie_feature_disabled", _C.MODEL_UNSUPPORTED, "kie", codes={"505"}),
     Rule("kie_content_review", _C.CONTENT_REJECTED, "kie", codes={"1501"}),
     Rule("5xx_bare", _C.SUBMIT_UNKNOWN, "seen", _5XX, enveloped=False),
     # A parameter in the words of a 500 (trap 3); "internal server error" before it is but the status's name.
-    Rule("500_parameter", _C.INVALID_INPUT, "seen", {500}, words=w.PARAMETER_RULE, counts=True),
-    Rule("500_content", _C.CONTENT_REJECTED, "assumed", {500}, words=w.REFUSAL, unless=_BROKEN, counts=True),
-    Rule("500_input", _C.INVALID_INPUT, "seen", {500}, words=w.INPUT, unless=_SHAKY, counts=True),
+    Rule("500_parameter", _C.INVALID_INPUT, "seen", {500}, words=m.PARAMETER_RULE, counts=True),
+    Rule("500_content", _C.CONTENT_REJECTED, "assumed", {500}, words=m.REFUSAL, unless=_BROKEN, counts=True),
+    Rule("500_policy", _C.CONTENT_REJECTED, "assumed", {500}, words=m.POLICY, unless=_SHAKY, counts=True),
+    Rule("500_input", _C.INVALID_INPUT, "seen", {500}, words=m.INPUT, unless=_SHAKY, counts=True),
     Rule("5xx", _C.SERVER_ERROR, "doc", _5XX, counts=True),
     Rule("404", _C.MODEL_NOT_FOUND, "doc", {404}),
     Rule("413", _C.PAYLOAD_TOO_LARGE, "doc", {413}),
@@ -158,14 +163,17 @@ _SUBMIT = (
     Rule("408_bare", _C.GATEWAY_UNAVAILABLE, "assumed", {408}, enveloped=False),
     # Every submission carries an Idempotency-Key: a conflict may be with our own first try, still under way.
     Rule("408_409", _C.SUBMIT_UNKNOWN, "assumed", {408, 409}),
-    Rule("4xx_model_missing", _C.MODEL_NOT_FOUND, "seen", _REFUSED_INPUT, words=w.MODEL_MISSING),
-    Rule("4xx_model_unsupported", _C.MODEL_UNSUPPORTED, "doc", _REFUSED_INPUT, words=w.MODEL_UNSUPPORTED),
-    Rule("4xx_balance", _C.INSUFFICIENT_BALANCE, "assumed", _REFUSED_INPUT, words=w.BALANCE),
-    Rule("4xx_parameter", _C.INVALID_INPUT, "seen", _REFUSED_INPUT, words=w.PARAMETER_RULE),
-    Rule("4xx_refusal", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=w.REFUSAL, unless=(*_BROKEN, w.ACCOUNT)),
-    Rule("4xx_policy", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=w.POLICY, unless=(*_SHAKY, w.ACCOUNT)),
-    Rule("4xx_vague", _C.INVALID_REQUEST, "doc", {400, 406}, words=w.VAGUE_REQUEST),
-    Rule("4xx_input", _C.INVALID_INPUT, "seen", _REFUSED_INPUT, words=w.INPUT, unless=_SHAKY),
+    Rule("4xx_model_missing", _C.MODEL_NOT_FOUND, "seen", _REFUSED_INPUT, words=r.MODEL_MISSING),
+    Rule("4xx_model_unsupported", _C.MODEL_UNSUPPORTED, "doc", _REFUSED_INPUT, words=r.MODEL_UNSUPPORTED),
+    Rule("4xx_balance", _C.INSUFFICIENT_BALANCE, "assumed", _REFUSED_INPUT, words=r.BALANCE),
+    Rule("4xx_parameter", _C.INVALID_INPUT, "seen", _REFUSED_INPUT, words=m.PARAMETER_RULE),
+    Rule("4xx_refusal", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=m.REFUSAL, unless=(*_BROKEN, r.ACCOUNT)),
+    Rule("4xx_policy", _C.CONTENT_REJECTED, "seen", _REFUSED_INPUT, words=m.POLICY, unless=(*_SHAKY, r.ACCOUNT)),
+    Rule("4xx_vague", _C.INVALID_REQUEST, "doc", {400, 406}, words=r.VAGUE_REQUEST),
+    Rule("4xx_input", _C.INVALID_INPUT, "seen", _REFUSED_INPUT, words=m.INPUT, unless=_SHAKY),
+    Rule(
+        "4xx_names_input", _C.INVALID_INPUT, "assumed", _REFUSED_INPUT, words=r.NAMES_INPUT, unless=(*_SHAKY, r.MODEL)
+    ),
     Rule("422", _C.MODEL_UNSUPPORTED, "doc", {422}),
     Rule("4xx", _C.INVALID_REQUEST, "doc", range(400, 500)),
     Rule("303", _C.SUBMIT_UNKNOWN, "assumed", {303}),  # by RFC 9110 it follows a POST that was carried out
@@ -180,12 +188,14 @@ _SUBMIT = (
 _MISSING = Rule("", _C.TASK_LOST, "seen", category=Category.RETRYABLE, patience=MISSING_PATIENCE)
 _POLL = (  # a refused look-up ends no task: the code only says what it was
     Rule("unreachable", _C.GATEWAY_UNAVAILABLE, "seen", transports=frozenset(Transport)),
-    replace(_MISSING, name="record_missing", statuses=range(200, 501), words=w.TASK_MISSING, enveloped=True),
+    replace(_MISSING, name="record_missing", statuses=range(200, 501), words=r.TASK_MISSING, enveloped=True),
     replace(_MISSING, name="404_410", statuses={404, 410}, enveloped=True),
     replace(_MISSING, name="404_410_bare", statuses={404, 410}, patience=BARE_MISSING_PATIENCE),
     *_SHARED,
+    # The task id is all that a look-up says, so this refuses the id (trap 1); wordless, it is doubted for longer.
+    replace(_MISSING, name="422", statuses={422}, patience=BARE_MISSING_PATIENCE),
     Rule("5xx_bare", _C.GATEWAY_UNAVAILABLE, "seen", _5XX, enveloped=False),
-    Rule("not_ready", _C.GATEWAY_UNAVAILABLE, "seen", {408, 425, 455, 502, 503, 504, 524}),
+    Rule("not_ready", _C.GATEWAY_UNAVAILABLE, "seen", {408, 425, 455, 503, *_PROXY}),
     Rule("5xx", _C.SERVER_ERROR, "doc", _5XX),
     Rule("4xx", _C.INVALID_REQUEST, "assumed", range(400, 500)),
     Rule("unreadable", _C.GATEWAY_UNAVAILABLE, "assumed"),
@@ -194,18 +204,18 @@ _POLL = (  # a refused look-up ends no task: the code only says what it was
 UNRECOGNISED = "result_unrecognised"
 _LATE = Rule("", _C.GENERATION_TIMEOUT, "seen", patience=TIMEOUT_PATIENCE)
 _RESULT = (  # a number in here is the provider's own (trap 8), so meaning comes first
-    Rule("parameter", _C.INVALID_INPUT, "seen", words=w.PARAMETER_RULE),
-    Rule("refusal", _C.CONTENT_REJECTED, "seen", words=w.REFUSAL, unless=_BROKEN),
+    Rule("parameter", _C.INVALID_INPUT, "seen", words=m.PARAMETER_RULE),
+    Rule("refusal", _C.CONTENT_REJECTED, "seen", words=m.REFUSAL, unless=_BROKEN),
     replace(_LATE, name="timeout_code", codes={"408", "504", "522", "524"}),
-    replace(_LATE, name="timed_out", words=w.TIME_OUT),
-    Rule("breakdown", _C.GENERATION_FAILED, "seen", words=w.BREAKDOWN),
-    Rule("provider_account", _C.GENERATION_FAILED, "seen", words=w.PROVIDER_ACCOUNT),
-    Rule("plumbing", _C.GENERATION_FAILED, "assumed", words=w.PLUMBING),
-    Rule("policy", _C.CONTENT_REJECTED, "seen", words=w.POLICY),
-    Rule("delivery", _C.GENERATION_FAILED, "assumed", words=w.DELIVERY),
-    Rule("input", _C.INVALID_INPUT, "seen", words=w.INPUT),
+    replace(_LATE, name="timed_out", words=m.TIME_OUT),
+    Rule("breakdown", _C.GENERATION_FAILED, "seen", words=m.BREAKDOWN),
+    Rule("provider_account", _C.GENERATION_FAILED, "seen", words=m.PROVIDER_ACCOUNT),
+    Rule("plumbing", _C.GENERATION_FAILED, "assumed", words=m.PLUMBING),
+    Rule("policy", _C.CONTENT_REJECTED, "seen", words=m.POLICY),
+    Rule("delivery", _C.GENERATION_FAILED, "assumed", words=m.DELIVERY),
+    Rule("input", _C.INVALID_INPUT, "seen", words=m.INPUT),
     Rule("policy_code", _C.CONTENT_REJECTED, "kie", codes={"1501"}),
-    Rule("failed", _C.GENERATION_FAILED, "doc", words=w.FAILED),
+    Rule("failed", _C.GENERATION_FAILED, "doc", words=m.FAILED),
     Rule("failed_code", _C.GENERATION_FAILED, "kie", codes={"401", "402", "429", "433", "455", "500", "501", "531"}),
     Rule("unrecognised", _C.GENERATION_FAILED, "assumed"),
 )
@@ -268,5 +278,7 @@ def _read(signal: Signal) -> Signal:
     inside = signal.stage is not Stage.RESULT and (status is None or 200 <= status < 300)
     if inside and re.fullmatch(r"[1-5][0-9]{2}", code):
         status = int(code)
-    words, enveloped = w.fold(signal.message, signal.code), signal.enveloped and not signal.transport
+    beside_500 = signal.stage is Stage.SUBMIT and status == 500
+    words = w.fold(signal.message, signal.code, beside_500=beside_500)
+    enveloped = signal.enveloped and not signal.transport
     return replace(signal, status=status, code=code, message=words, enveloped=enveloped)
