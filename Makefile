@@ -12,7 +12,7 @@ else
   INSTALL   = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 endif
 
-.PHONY: demo up test test-page check-operations lint bench lock clean
+.PHONY: demo up test test-page check-operations failures-page lint bench lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/onysoft-worker demo
@@ -30,6 +30,10 @@ test-page: $(VENV)/.installed-dev
 # The alert rules and the dashboard's queries; needs promtool.
 check-operations:
 	docs/operations/check.sh
+
+# docs/failures.md, from the table in jobs/failures.py.
+failures-page: $(VENV)/.installed
+	$(BIN)/python -m worker.failures_page
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
