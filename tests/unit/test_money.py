@@ -15,6 +15,7 @@ from jobs.job import TAKEN_OVER, Attempt, Job, Outcome, Spec, from_form, to_form
 from jobs.money import Resolution, Waste, waste_of
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Signal, Stage
+from worker.cli.tables import _money_notes
 from worker.money_report import money_view
 
 NOW_MS = 1_800_000_000_000
@@ -313,3 +314,17 @@ def test_records_of_before_are_read() -> None:
     unknown = replace(read.attempts[0], task_id=None, outcome=Outcome.UNKNOWN)
     assert unknown.may_be_answered
     assert waste_of(read, unknown) is None
+
+
+def test_the_fleets_sheet_tells_of_money_only_where_there_is_something_to_tell() -> None:
+    """A line each, with the reasons that occur and what they cost."""
+    assert list(_money_notes(money_view({}))) == []
+    counters = {
+        ("paid_unused_total", "veo3", "late_success"): 2,
+        ("paid_unused_cost_total", "USD", "late_success"): 550_000,
+        ("unknown_submits_total", "resent"): 1,
+        ("unknown_submits_total", "accepted"): 1,
+    }
+    unused, unknown = (" ".join(line.plain.split()) for line in _money_notes(money_view(counters)))
+    assert unused == "paid unused 2 attempts: 2 late_success; 0.55 USD told"
+    assert unknown == "unknown 1 submission: 1 resent, 1 accepted"
