@@ -12,7 +12,7 @@ else
   INSTALL   = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 endif
 
-.PHONY: demo up test test-page check-operations failures-page lint bench lock clean
+.PHONY: demo up test test-page check-operations lint bench lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/onysoft-worker demo
@@ -31,7 +31,8 @@ test-page: $(VENV)/.installed-dev
 check-operations:
 	docs/operations/check.sh
 
-# docs/failures.md, from the table in jobs/failures.py.
+# The tables of docs/failures.md, from the one in jobs/failures.py.
+.PHONY: failures-page
 failures-page: $(VENV)/.installed
 	$(BIN)/python -m worker.failures_page
 
