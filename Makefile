@@ -31,6 +31,11 @@ test-page: $(VENV)/.installed-dev
 check-operations:
 	docs/operations/check.sh
 
+# The tables of docs/failures.md, from the one in jobs/failures.py.
+.PHONY: failures-page
+failures-page: $(VENV)/.installed
+	$(BIN)/python -m worker.failures_page
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

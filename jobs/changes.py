@@ -12,7 +12,9 @@ from typing import Any
 
 from jobs.counters import Counter, count, observe
 from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
+from jobs.failures import own_failure
 from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
+from jobs.money import money_counters
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
 from jobs.verdict import Acceptance, Category, Code, Failure, Scope
@@ -49,7 +51,7 @@ class Change:
 
     @property
     def counted(self) -> tuple[Counter, ...]:
-        """Everything this step counts: what its maker named, the first outcome of each attempt, the job's end."""
+        """Everything this step counts: what its maker named, each attempt's first outcome, the job's end, money."""
         before, after = self.before, self.after
         known = {attempt.number: attempt.outcome for attempt in before.attempts} if before else {}
         reached = [
@@ -59,7 +61,7 @@ class Change:
         ]
         if after.ended and (before is None or not before.ended):
             reached.append(count("jobs_total", after.spec.kind, after.status))
-        return (*self.counters, *reached)
+        return (*self.counters, *reached, *money_counters(before, after))
 
     @property
     def model_health(self) -> tuple[str, bool] | None:
@@ -183,8 +185,6 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
         model_index=decision.model_index if isinstance(decision, FailOver | Park) else job.model_index,
     )
     counters = [count("failures_total", job.model, failure.code)]
-    if failure.code is Code.SUBMIT_UNKNOWN:
-        counters += [count("unknown_submits_total", "failed" if isinstance(decision, Fail) else "resent")]
     note = {"event": _NOTE[type(decision)], "attempt": job.current and job.current.number, "model": job.model}
     note |= {"code": shown["code"], "message": shown["message"], "next_action_at": rfc3339(after.next_action_at_ms)}
     webhooks: tuple[str, ...] = ("job.waiting",)
@@ -221,8 +221,14 @@ def _end_attempt(
         return replace(job, attempts=job.attempts[:-1]), {}
     counted = failure.counts_as_attempt or outcome is not Outcome.REFUSED
     ended = _ended(job, attempt, outcome, now_ms, failure=shown, counted=counted)
-    look = {attempt.number: now_ms + LATE_GAP_MS if ended.watched else None} if attempt.task_id else {}
-    return job.with_attempt(ended), look
+    return job.with_attempt(ended), _watch(ended, now_ms)
+
+
+def _watch(ended: Attempt, now_ms: int) -> dict[int, int | None]:
+    """Say when an attempt that has ended is next on the track wheel: for its task, or for an answer that may come."""
+    if ended.may_be_answered:
+        return {ended.number: max(ended.answered_by_ms or now_ms, now_ms)}
+    return {ended.number: now_ms + LATE_GAP_MS if ended.watched else None} if ended.task_id else {}
 
 
 def _is_verdict(failure: Failure, decision: Decision) -> bool:
@@ -261,19 +267,22 @@ def complete(
     rev: str,
     cost: Any = None,
     current_outcome: Outcome = Outcome.ABANDONED,
+    current_failure: Failure | None = None,
 ) -> Change:
     """End a job well with the result of one of its attempts: the current one, or a late one that got there first.
 
-    ``current_outcome`` is what becomes of the current attempt where it is another.
+    ``current_outcome`` and ``current_failure`` are what becomes of the current attempt where it is another.
     """
     attempt = job.attempt(number)
     assert attempt is not None
     done = _ended(job, attempt, Outcome.SUCCEEDED, now_ms, failure=None)
     done = replace(done, cost=attempt.cost if cost is None else cost)
-    after = job.with_attempt(done)
+    after, looks = job.with_attempt(done), dict[int, int | None]()
     dropped = job.current
     if dropped is not None and dropped.number != number:
-        after = after.with_attempt(_ended(job, dropped, current_outcome, now_ms))
+        shown = shown_failure(current_failure) if current_failure else None
+        dropped = _ended(job, dropped, current_outcome, now_ms, failure=shown)
+        after, looks = after.with_attempt(dropped), _watch(dropped, now_ms)
     after = replace(
         after,
         rev=rev,
@@ -292,7 +301,7 @@ def complete(
         {"event": "job.completed", "attempt": number, "model": attempt.model},
         webhooks=("job.completed",),
         counters=_duration(attempt, now_ms),
-        looks={number: None},
+        looks={**looks, number: None},
     )
 
 
@@ -305,11 +314,8 @@ def _duration(attempt: Attempt, now_ms: int) -> tuple[Counter, ...]:
 
 def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
     """End a job at its caller's wish. A task under way cannot be stopped: it is looked at rarely until it ends."""
-    after, looks = _abandon_current(job, now_ms)
-    failure = {
-        "code": str(Code.CANCELED), "category": "terminal", "action": "fail", "http_status": None,
-        "gateway_code": None, "message": "canceled on request", "rule": "canceled",
-    }  # fmt: skip
+    failure = shown_failure(own_failure(Code.CANCELED, "canceled on request"))
+    after, looks = _abandon_current(job, failure, now_ms)
     after = replace(
         after,
         rev=rev,
@@ -329,13 +335,13 @@ def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
     )
 
 
-def _abandon_current(job: Job, now_ms: int) -> tuple[Job, dict[int, int | None]]:
+def _abandon_current(job: Job, shown: Mapping[str, Any], now_ms: int) -> tuple[Job, dict[int, int | None]]:
     attempt = job.current
     if attempt is None:
         return job, {}
-    if attempt.task_id is None:
-        return job.with_attempt(_ended(job, attempt, Outcome.UNKNOWN, now_ms)), {}
-    return job.with_attempt(_ended(job, attempt, Outcome.ABANDONED, now_ms)), {attempt.number: now_ms + LATE_GAP_MS}
+    outcome = Outcome.ABANDONED if attempt.task_id else Outcome.UNKNOWN
+    ended = _ended(job, attempt, outcome, now_ms, failure=shown)
+    return job.with_attempt(ended), _watch(ended, now_ms)
 
 
 def retry(job: Job, *, now_ms: int, rev: str) -> Change:
@@ -343,7 +349,7 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
 
     A submission that was under way when the job was canceled may be answered yet: the job waits for that first.
     """
-    running = next((attempt for attempt in reversed(job.attempts) if attempt.watched), None)
+    running = next((attempt for attempt in reversed(job.attempts) if attempt.may_run), None)
     event = Event.ADOPT if running else Event.RETRY
     after = replace(
         job,
@@ -369,9 +375,9 @@ def retry(job: Job, *, now_ms: int, rev: str) -> Change:
 
 
 def _answered_by_ms(job: Job, now_ms: int) -> int | None:
-    """Say until when a submission that a cancel has overtaken may be answered; None where there is none such."""
+    """Say until when a submission that was given up may be answered; None where there is none such."""
     last = job.attempts[-1] if job.attempts else None
-    if last is None or last.outcome is not Outcome.UNKNOWN or last.failure is not None:
+    if last is None or not last.may_be_answered:
         return None
     until_ms = last.answered_by_ms or 0
     return until_ms if until_ms > now_ms else None
@@ -388,18 +394,24 @@ def _current(job: Job) -> Attempt:
     return attempt
 
 
-def _shown(failure: Failure, decision: Decision) -> dict[str, Any]:
-    """Write a failure as the contract shows it, with the action that was decided."""
-    because = decision.because if isinstance(decision, Fail) else None
+def shown_failure(failure: Failure) -> dict[str, Any]:
+    """Write a failure as the contract shows it, with its nominal action."""
     return {
         "code": str(failure.code),
         "category": str(failure.category),
-        "action": str(decision.action),
+        "action": str(failure.action),
         "http_status": failure.http_status,
         "gateway_code": failure.gateway_code,
-        "message": f"{failure.message} ({because})" if because else failure.message,
+        "message": failure.message,
         "rule": failure.rule,
     }
+
+
+def _shown(failure: Failure, decision: Decision) -> dict[str, Any]:
+    """Write a failure as the contract shows it, with the action that was decided."""
+    because = decision.because if isinstance(decision, Fail) else None
+    words = f"{failure.message} ({because})" if because else failure.message
+    return shown_failure(failure) | {"action": str(decision.action), "message": words}
 
 
 def look_of(job: Job, number: int) -> Look:

@@ -17,7 +17,13 @@ COUNTERS: Mapping[str, tuple[str, ...]] = {
     "gateway_requests_total": ("operation", "status"),
     "webhook_attempts_total": ("outcome",),
     "unknown_submits_total": ("resolution",),
+    "paid_unused_total": ("model", "reason"),
+    "paid_unused_cost_total": ("currency", "reason"),
 }
+MICRO = 1_000_000
+SCALES: Mapping[str, int] = {"paid_unused_cost_total": MICRO}
+"""Counters kept in so many parts of their unit: what is counted in Redis is a whole number."""
+
 HISTOGRAMS: Mapping[str, tuple[str, ...]] = {
     "gateway_request_seconds": ("operation",),
     "generation_seconds": ("model",),

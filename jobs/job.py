@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from jobs.states import ENDED, Status
+from jobs.verdict import Code
 
 REJECTED = "rejected"  # in the place of the fingerprint of a request that never was one
 RAW_RESULT_LIMIT_BYTES = 64 * 1024
@@ -34,7 +35,8 @@ class Attempt:
 
     ``key`` is the Idempotency-Key it was sent with. ``counted`` is false for a refusal that costs no attempt.
     ``answered_by_ms`` is when its submission is answered at the latest.
-    ``late`` tells how a task ended that had been given up before: ``{"status", "at_ms", "urls"}``.
+    ``late`` tells how a task ended that had been given up before, or a submission that was never answered:
+    ``{"status", "at_ms", "urls"}``, and ``text`` and ``expires_at`` where the result has them.
     """
 
     number: int
@@ -60,12 +62,37 @@ class Attempt:
         return self.adopted_at_ms or self.started_at_ms
 
     @property
-    def watched(self) -> bool:
+    def may_run(self) -> bool:
         """Whether a task of this attempt may still run: accepted, and its end not seen."""
         return self.task_id is not None and self.late is None and self.outcome in _TASK_MAY_RUN
 
+    @property
+    def watched(self) -> bool:
+        """Whether the task is looked at: it may run, or what it failed of has turned into a success before."""
+        return self.may_run or (self.task_id is not None and self.late is None and self._may_flip)
 
+    @property
+    def _may_flip(self) -> bool:
+        """Whether the failure was only believed after a grace: a time-out, a task gone, a refused look-up's word."""
+        if self.outcome is not Outcome.FAILED or self.failure is None:
+            return False
+        status = self.failure["http_status"]
+        return self.failure["code"] in _MAY_FLIP or not (status is None or 200 <= status < 300)
+
+    @property
+    def may_be_answered(self) -> bool:
+        """Whether its submission may be answered yet although it was given up: canceled, or its worker taken for dead.
+
+        Every other unknown submission was given up by its own sender, who has stopped listening.
+        """
+        if self.outcome is not Outcome.UNKNOWN or self.task_id is not None or self.late is not None:
+            return False
+        return self.failure is None or self.failure["code"] == Code.CANCELED or self.failure["rule"] == TAKEN_OVER
+
+
+TAKEN_OVER = f"own_{Code.SUBMIT_UNKNOWN}"  # the rule of a submission whose worker was taken for dead
 _TASK_MAY_RUN = (None, Outcome.TIMED_OUT, Outcome.ABANDONED)
+_MAY_FLIP = frozenset({Code.GENERATION_TIMEOUT, Code.TASK_LOST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +117,8 @@ class Look:
     """What look-ups of one task have seen so far; kept beside the record, since it decides nothing by itself.
 
     ``refused`` counts refusals in a row; ``doubts`` and ``doubted_at_ms`` how often and since when the gateway has
-    said the thing that is believed only after a grace (``doubt``, a rule's name).
+    said the thing that is believed only after a grace (``doubt``, a rule's name). ``refusal`` is the last answer that
+    was not plainly good, in short: ``{"at_ms", "code", "rule", "http_status", "gateway_code", "message"}``.
     """
 
     polls: int = 0
@@ -98,6 +126,7 @@ class Look:
     doubt: str | None = None
     doubts: int = 0
     doubted_at_ms: int = 0
+    refusal: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +169,20 @@ class Job:
         last = self.attempts[-1] if self.attempts else None
         return last if last is not None and last.outcome is None else None
 
+    @property
+    def round_began_at_ms(self) -> int:
+        """When this round of attempts began."""
+        return self.deadline_at_ms - self.spec.deadline_ms
+
+    def may_use(self, attempt: Attempt) -> bool:
+        """Whether a late success of an attempt is this round's: its own, or come to light since the round began.
+
+        One that was there before was announced; whoever opened the job again knew of it.
+        """
+        if attempt.late is None or attempt.late["status"] != "succeeded":
+            return False
+        return attempt.round == self.round or bool(attempt.late["at_ms"] > self.round_began_at_ms)
+
     def attempt(self, number: int) -> Attempt | None:
         """Find an attempt by its number."""
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
@@ -181,8 +224,8 @@ def _attempt_form(attempt: Attempt) -> dict[str, Any]:
 
 
 def look_form(look: Look) -> dict[str, Any]:
-    """Give what look-ups have seen in plain JSON types."""
-    return {name: getattr(look, name) for name in _LOOK_FIELDS}
+    """Give what look-ups have seen in plain JSON types; what there is none of is left out."""
+    return {name: value for name in _LOOK_FIELDS if (value := getattr(look, name)) is not None}
 
 
 _ATTEMPT_FIELDS = tuple(f.name for f in fields(Attempt))

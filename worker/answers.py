@@ -32,6 +32,7 @@ RUNNING = frozenset(  # kie, seen; a word in no table means running too, with a 
         "first_success", "running", "in_progress", "submitted", "started", "0",
     }
 )  # fmt: skip
+REFUNDED_CODE = "531"  # kie: failed, credits refunded
 BARE_FAILURES = frozenset({"501", "524", "531", "1501"})  # kie: codes that speak of the task, not of the look-up
 RESULT_FIELDS = frozenset(  # doc, kie, seen; compared without underscores, in lower case
     {
@@ -79,6 +80,7 @@ class TaskFailed:
 
     signal: Signal
     doubtful: bool = False  # said by a refusal of the look-up, not by the state of the task
+    cost: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ def read_look(
     """Read the answer to a look-up. ``text_output``: done with text and no URL is a result for this model."""
     answer = _object(body)
     ended = _said_of_the_task(status, answer) if answer is not None else None
-    if ended is not None:
-        return TaskFailed(ended, doubtful=True)
+    if answer is not None and ended is not None:
+        return TaskFailed(ended, doubtful=True, cost=_failure_cost(_inner(answer), ended.code))
     if answer is None or not 200 <= status < 300:
         code, message = _error(answer, _inner(answer)) if answer else (None, _plain(body))
         enveloped = answer is not None and _is_envelope(answer)
@@ -119,13 +121,13 @@ def read_look(
     code, message = _error(answer, inner)
     if word is None:
         if code in BARE_FAILURES:
-            return TaskFailed(Signal(Stage.RESULT, status, code, message))
+            return TaskFailed(Signal(Stage.RESULT, status, code, message), cost=_failure_cost(inner, code))
         if code is not None or answer.get("success") is False:
             return LookRefused(Signal(Stage.POLL, status, code, message, retry_after_s=retry_after_s))
         return Running(unknown_word="(none)")
     if word in FAILED:
         said = code or (None if word in GENERIC_FAILURES else word.upper())
-        return TaskFailed(Signal(Stage.RESULT, status, said, message))
+        return TaskFailed(Signal(Stage.RESULT, status, said, message), cost=_failure_cost(inner, said))
     if word in DONE:
         return _done(inner, answer, text_output=text_output)
     return Running(unknown_word=None if word in RUNNING else word)
@@ -146,7 +148,7 @@ def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: b
     text = _text(inner) if text_output else None
     if not urls and text is None:
         words = "the generation ended without a result URL"
-        return TaskFailed(Signal(Stage.RESULT, 200, "done_without_url", words))
+        return TaskFailed(Signal(Stage.RESULT, 200, "done_without_url", words), cost=_cost(inner))
     result: dict[str, Any] = {"urls": urls, "raw": _capped(answer)}
     if text is not None:
         result["text"] = text
@@ -272,6 +274,17 @@ def _cost(inner: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(cost, dict) and isinstance(cost.get("currency"), str) and _is_number(cost.get("amount")):
         return {"amount": cost["amount"], "currency": cost["currency"]}
     return {"amount": credit, "currency": "credits"} if _is_number(credit) else None
+
+
+def _failure_cost(inner: Mapping[str, Any], code: str | None) -> dict[str, Any] | None:
+    """Keep what a failed task cost, and whether it was given back, where that is told."""
+    back = inner.get("creditsRefunded")
+    cost = _cost(inner) or ({"amount": back, "currency": "credits"} if _is_number(back) else None)
+    if cost is None:
+        return None
+    if inner.get("refunded") is True or (_is_number(back) and back) or code == REFUNDED_CODE:
+        cost["refunded"] = True
+    return cost
 
 
 def _is_number(value: Any) -> bool:

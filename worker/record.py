@@ -84,8 +84,12 @@ def _attempt(attempt: Mapping[str, Any], look: Mapping[str, Any] | None) -> dict
         "polls": look["polls"] if look else attempt.get("polls", 0),
         "cost": attempt.get("cost"),
     }
+    if look and (refusal := look.get("refusal")):
+        told = {name: value for name, value in refusal.items() if name != "at_ms"}
+        shown["last_refusal"] = {"at": rfc3339(refusal["at_ms"]), **told}
     if late := attempt.get("late"):
-        shown["late_result"] = {"status": late["status"], "at": rfc3339(late["at_ms"]), "urls": late["urls"]}
+        more = {name: late[name] for name in ("text", "expires_at") if name in late}
+        shown["late_result"] = {"status": late["status"], "at": rfc3339(late["at_ms"]), "urls": late["urls"], **more}
     return shown
 
 

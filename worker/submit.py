@@ -170,7 +170,8 @@ class Submit:
         cooldowns: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         now_ms = self._store.now_ms()
-        if rescue := late.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
+        rev = self._store.new_rev()
+        if rescue := late.rescued(job, outcome=outcome, failure=failure, now_ms=now_ms, rev=rev):
             if isinstance(await patiently(lambda: self._store.apply(rescue, claim=claim)), Stale):
                 await self._store.abandon(claim)
             return
@@ -181,8 +182,20 @@ class Submit:
         result = await patiently(lambda: self._store.apply(change, claim=claim))
         if isinstance(result, Stale):
             await self._store.abandon(claim)
+            await self._note_refusal(job, failure, outcome)
             return
         tell_decision(change)
+
+    async def _note_refusal(self, job: Job, failure: Failure, outcome: Outcome | None) -> None:
+        """Note that a submission was refused which was canceled, or taken for lost, while its answer was under way."""
+        sent = job.current
+        if sent is None or outcome is not Outcome.REFUSED:
+            return
+        while found := await patiently(lambda: self._store.get(job.id)):
+            now_ms, rev = self._store.now_ms(), self._store.new_rev()
+            change = late.note_refusal(found, sent, failure, now_ms=now_ms, rev=rev)
+            if change is None or isinstance(await self._insist(change), Applied):
+                return
 
 
 def tell_decision(change: Change) -> None:

@@ -6,7 +6,9 @@ running. What was given up is looked at rarely until it ends, since it is paid f
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from config.log import log
 from config.models import Models
@@ -14,10 +16,10 @@ from config.settings import Settings
 from jobs import changes, late
 from jobs.changes import Change
 from jobs.decide import Fail, decide
-from jobs.failures import UNRECOGNISED, believed, classify, own_failure
+from jobs.failures import believed, classify, own_failure
 from jobs.job import Attempt, Job, Look, Outcome
 from jobs.pacing import LOOK_UPS, heard
-from jobs.polling import LATE_LIFETIME_MS, clear, late_look_ms, next_look_ms, refused, weigh
+from jobs.polling import clear, late_lifetime_ms, late_look_ms, next_look_ms, refused, weigh
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Patience
 from worker.answers import Done, LookRefused, Running, TaskFailed
@@ -27,6 +29,7 @@ from worker.keys import read_track_member
 from worker.link import patiently
 from worker.store import Applied, Store
 from worker.submit import tell_decision
+from worker.unrecognised import Unrecognised
 
 # Assumed: a refused look-up that speaks of the generation is believed when it is said twice, so long apart.
 DOUBTFUL_PATIENCE = Patience(2, 10.0)
@@ -42,6 +45,7 @@ class Track:
         self._models = models
         self._rng = rng
         self._words_seen: set[str] = set()
+        self._unrecognised = Unrecognised()
 
     async def __call__(self, claim: Claim, _claims: Claims) -> None:
         """Look once at the claimed task."""
@@ -52,6 +56,9 @@ class Track:
             return
         job = await self._store.get(job_id)
         attempt = job.attempt(number) if job else None
+        if job is not None and attempt is not None and attempt.may_be_answered:
+            await self._await_answer(claim, job, attempt)
+            return
         if job is None or attempt is None or attempt.task_id is None or not attempt.watched:
             await self._store.release(claim, None)
             return
@@ -88,19 +95,23 @@ class Track:
                         now_ms=self._store.now_ms(), rev=self._store.new_rev(), cost=cost,
                     ),
                 )  # fmt: skip
-            case TaskFailed(signal, doubtful):
-                failure = classify(signal)
-                if doubtful and failure.patience is None:
-                    failure = replace(failure, patience=DOUBTFUL_PATIENCE)
-                if failure.rule == UNRECOGNISED:
-                    log.warning("failure.unrecognised", job=job.id, model=attempt.model, words=failure.message)
-                await self._weigh(claim, job, attempt, look, failure)
+            case TaskFailed():
+                failure = self._judge(job, attempt, answer)
+                await self._weigh(claim, _costing(job, attempt, answer.cost), attempt, look, failure)
             case LookRefused(signal):
                 failure = classify(signal)
                 if failure.patience is not None:
                     await self._weigh(claim, job, attempt, look, failure)
                 else:
-                    await self._again(claim, job, attempt, refused(look))
+                    await self._again(claim, job, attempt, refused(look, failure, self._store.now_ms()))
+
+    def _judge(self, job: Job, attempt: Attempt, answer: TaskFailed) -> Failure:
+        """Give the verdict on a failed generation; one that a refusal of the look-up speaks of is doubted."""
+        failure = classify(answer.signal)
+        self._unrecognised.tell(failure, job_id=job.id, model=attempt.model)
+        if answer.doubtful and failure.patience is None:
+            return replace(failure, patience=DOUBTFUL_PATIENCE)
+        return failure
 
     async def _weigh(self, claim: Claim, job: Job, attempt: Attempt, look: Look, failure: Failure) -> None:
         look, certain = weigh(look, failure, self._store.now_ms())
@@ -134,7 +145,8 @@ class Track:
 
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome) -> None:
         now_ms = self._store.now_ms()
-        if rescue := late.rescued(job, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()):
+        rev = self._store.new_rev()
+        if rescue := late.rescued(job, outcome=outcome, failure=failure, now_ms=now_ms, rev=rev):
             await self._write(claim, rescue)
             return
         decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng)
@@ -142,7 +154,7 @@ class Track:
             decision = Fail()
         await self._write(
             claim,
-            changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev()),
+            changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=rev),
         )
 
     async def _write(self, claim: Claim, change: Change) -> None:
@@ -152,6 +164,15 @@ class Track:
             await self._store.abandon(claim)
 
     # --- a task that was given up
+
+    async def _await_answer(self, claim: Claim, job: Job, attempt: Attempt) -> None:
+        """Close the books on a submission that was given up once its answer cannot come any more."""
+        now_ms, until_ms = self._store.now_ms(), attempt.answered_by_ms or 0
+        if now_ms < until_ms:
+            await self._store.release(claim, until_ms)
+        else:
+            change = late.give_up_answer(job, attempt.number, now_ms=now_ms, rev=self._store.new_rev())
+            await self._write(claim, change)
 
     async def _follow_late(
         self, claim: Claim, job: Job, attempt: Attempt, answer: Running | Done | TaskFailed | LookRefused
@@ -163,42 +184,59 @@ class Track:
             case Done(result, cost):
                 await self._finish_late(claim, job, attempt, result, cost)
                 return
-            case TaskFailed(signal, _):
-                look, certain = weigh(look, classify(signal), now_ms)
-                if certain:
-                    await self._end_late(claim, job, attempt, "failed", [])
+            case TaskFailed():
+                failure = self._judge(job, attempt, answer)
+                look, certain = weigh(look, failure, now_ms)
+                known = attempt.outcome is Outcome.FAILED and failure.patience is not None  # what ended it, once more
+                if certain and not known:
+                    await self._end_late(claim, job, attempt, "failed", cost=answer.cost)
                     return
-            case LookRefused():
-                look = refused(look)
+            case LookRefused(signal):
+                look = refused(look, classify(signal), now_ms)
             case Running():
                 look = clear(look)
-        if given_up_ms >= LATE_LIFETIME_MS:
-            await self._end_late(claim, job, attempt, "unknown", [])
+        if given_up_ms >= late_lifetime_ms(attempt):
+            await self._end_late(claim, job, attempt, late.last_word(attempt))
         else:
             due_ms = now_ms + late_look_ms(given_up_ms, self._rng)
             await patiently(lambda: self._store.release(claim, due_ms, look=look))
 
-    async def _finish_late(self, claim: Claim, job: Job, attempt: Attempt, result: object, cost: object) -> None:
-        """Use a late result where the job still has none and has not paid for another; else record and announce it."""
-        assert isinstance(result, dict)
-        trying = job.status in {Status.QUEUED, Status.WAITING}
-        if trying and attempt.round == job.round:
-            await self._write(
-                claim,
-                changes.complete(
-                    job, attempt.number, result, now_ms=self._store.now_ms(), rev=self._store.new_rev(), cost=cost
-                ),
-            )
-        else:
-            await self._end_late(claim, job, attempt, "succeeded", list(result.get("urls", [])))
+    async def _finish_late(
+        self, claim: Claim, job: Job, attempt: Attempt, result: Mapping[str, Any], cost: Mapping[str, Any] | None
+    ) -> None:
+        """Use a late result, of whatever round, where the job still tries and waits for no other task; else record it.
 
-    async def _end_late(self, claim: Claim, job: Job, attempt: Attempt, status: str, urls: list[str]) -> None:
-        await self._write(
-            claim,
-            late.end_late(
-                job, attempt.number, status=status, urls=urls, now_ms=self._store.now_ms(), rev=self._store.new_rev()
-            ),
+        What is recorded is announced, and used all the same should that other task come to nothing.
+        """
+        if job.status in {Status.QUEUED, Status.WAITING}:
+            now_ms, rev = self._store.now_ms(), self._store.new_rev()
+            change = changes.complete(job, attempt.number, result, now_ms=now_ms, rev=rev, cost=cost)
+            await self._write(claim, change)
+        else:
+            await self._end_late(claim, job, attempt, "succeeded", result, cost=cost)
+
+    async def _end_late(
+        self,
+        claim: Claim,
+        job: Job,
+        attempt: Attempt,
+        status: str,
+        result: Mapping[str, Any] | None = None,
+        *,
+        cost: Mapping[str, Any] | None = None,
+    ) -> None:
+        found = result or {}
+        change = late.end_late(
+            job,
+            attempt.number,
+            status=status,
+            urls=list(found.get("urls", [])),
+            more=found,
+            cost=cost,
+            now_ms=self._store.now_ms(),
+            rev=self._store.new_rev(),
         )
+        await self._write(claim, change)
 
     def _tell_word(self, word: str | None, attempt: Attempt) -> None:
         """Warn once about each status word nobody knows; the task is taken to be running."""
@@ -210,3 +248,8 @@ class Track:
 def _looked(job: Job, attempt: Attempt, look: Look) -> Job:
     """Put what the last look saw into the record, so that the attempt's end knows it."""
     return replace(job, looks={**job.looks, attempt.number: look})
+
+
+def _costing(job: Job, attempt: Attempt, cost: Mapping[str, Any] | None) -> Job:
+    """Put what a failed generation cost into the record, where the gateway told."""
+    return job if cost is None else job.with_attempt(replace(attempt, cost=cost))

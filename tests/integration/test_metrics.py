@@ -10,6 +10,7 @@ from test_web import Api, serving
 
 from config.models import KINDS, load_models
 from jobs.counters import BUCKETS_S
+from worker.actions import cancel
 from worker.web.metrics import cumulated
 
 PREFIX = "onysoft_worker_"
@@ -94,8 +95,40 @@ async def test_what_has_bounded_labels_is_there_from_the_start(bench: Bench) -> 
         ("webhooks", {"state": "dead"}),
         ("webhook_attempts_total", {"outcome": "failed"}),
         ("unknown_submits_total", {"resolution": "resent"}),
+        ("unknown_submits_total", {"resolution": "accepted"}),
+        ("paid_unused_total", {"model": "other", "reason": "never_ended"}),
     ):
         assert samples[name, frozenset(labels.items())] == 0
+
+
+async def test_money_is_the_same_behind_every_door(bench: Bench) -> None:
+    """A lost answer, a late success and a failed generation that cost: the metrics and the queues' view agree."""
+    failed = {"code": 200, "data": {"state": "fail", "failCode": "531", "failMsg": "no", "creditsConsumed": 7}}
+    async with bench.worker(), serving(bench.redis_url) as api:
+        lost = directed(submit=["accept_then_close"])
+        await bench.ended(await bench.submit(model="veo3", fallbacks=[], input=lost, on_unknown_submit="fail"))
+        refunded = directed(result=[{"body": failed, "failed": True}])
+        one = await bench.ended(await bench.submit(fallbacks=[], max_attempts=1, input=refunded))
+        job_id = await bench.submit(model="sora-2", fallbacks=[], input=directed(duration_s=0.6))
+        await bench.standing(job_id, "processing")
+        await cancel(bench.store, job_id)
+
+        async def wasted() -> Samples | None:
+            await bench.raw.zadd("onysoft:wheel:track", {f"1:{job_id}": bench.store.now_ms()}, xx=True)
+            samples = await scraped(api)
+            return samples if total(samples, "paid_unused_total", reason="late_success") else None
+
+        samples = await eventually(wasted)
+        money = (await api.client.get("/v1/queues")).json()["money"]
+        [attempt] = (await api.client.get(f"/v1/jobs/{job_id}")).json()["attempts"]
+    assert one["attempts"][0]["cost"] == {"amount": 7, "currency": "credits", "refunded": True}
+    assert total(samples, "paid_unused_total") == {("veo3", "maybe_paid"): 1, ("sora-2", "late_success"): 1}
+    assert total(samples, "unknown_submits_total") == {"failed": 1}
+    currency, amount = attempt["cost"]["currency"], attempt["cost"]["amount"]
+    assert total(samples, "paid_unused_cost_total") == {(currency, "late_success"): pytest.approx(amount)}
+    assert money["paid_unused"]["reasons"] == {"late_success": 1, "never_ended": 0, "maybe_paid": 1}
+    assert money["paid_unused"]["cost"] == {currency: pytest.approx(amount)}
+    assert (money["unknown_submits"]["total"], money["unknown_submits"]["failed"]) == (1, 1)
 
 
 async def test_ages_and_depths_are_those_of_the_queues(bench: Bench) -> None:

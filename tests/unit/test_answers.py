@@ -203,3 +203,26 @@ def test_no_bytes_surprise_the_reader(raw: bytes, status: int) -> None:
     """Neither do bytes that are no JSON, nor nesting without end."""
     assert isinstance(read_submission(status, raw), TaskAccepted | Signal)
     assert isinstance(read_look(status, b"[" * 100_000, text_output=False), LookRefused)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "cost"),
+    [
+        ({"creditsConsumed": 60}, "501", {"amount": 60, "currency": "credits"}),
+        ({"creditsConsumed": 60}, "531", {"amount": 60, "currency": "credits", "refunded": True}),
+        ({"creditsConsumed": 60, "creditsRefunded": 60}, "x", {"amount": 60, "currency": "credits", "refunded": True}),
+        ({"creditsConsumed": 60, "creditsRefunded": 0}, "x", {"amount": 60, "currency": "credits"}),
+        ({"creditsRefunded": 60}, "x", {"amount": 60, "currency": "credits", "refunded": True}),
+        (
+            {"cost": {"amount": 0.03, "currency": "USD"}, "refunded": True},
+            "x",
+            {"amount": 0.03, "currency": "USD", "refunded": True},
+        ),
+        ({"refunded": True}, "531", None),
+    ],
+)
+def test_what_a_failed_generation_cost_is_kept_where_told(data: dict[str, Any], code: str, cost: Any) -> None:
+    """With whether it was given back; a refund without an amount is none."""
+    answer = look({"code": 200, "data": {"status": "fail", "failCode": code, "failMsg": "no", **data}})
+    assert isinstance(answer, TaskFailed)
+    assert answer.cost == cost

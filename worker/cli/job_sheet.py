@@ -101,10 +101,22 @@ def _attempts(attempts: Sequence[Entry]) -> Iterator[RenderableType]:
             _took(attempt["started_at"], attempt["ended_at"]),
             plain(attempt["task_id"]),
             str(attempt["polls"]),
-            cut(f"{cost['amount']} {cost['currency']}") if cost else "",
+            cut(f"{cost['amount']} {cost['currency']}{' refunded' if cost.get('refunded') else ''}") if cost else "",
             " ".join([failure["code"] if failure else "", f"late result: {late['status']}" if late else ""]).strip(),
         )
     yield from _section("attempts", rows)
+    for attempt in attempts:
+        if refusal := attempt.get("last_refusal"):
+            words = f"{refusal['code']} (rule {refusal['rule']}): {plain(refusal['message'])}"
+            yield Text(
+                f"  #{attempt['number']} last refused look-up {clock(refusal['at'], day=True)}: {words}", "yellow"
+            )
+        yield from (Text(f"  #{attempt['number']} late: {plain(url)}") for url in _late_urls(attempt))
+
+
+def _late_urls(attempt: Entry) -> Sequence[str]:
+    late = attempt.get("late_result")
+    return late["urls"] if late else ()
 
 
 def _deliveries(deliveries: Sequence[Entry], now_ms: int) -> Iterator[RenderableType]:

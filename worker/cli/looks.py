@@ -119,10 +119,12 @@ def queues(as_json: AsJson = False) -> None:
 
     from worker.cli import tables, terminal
     from worker.listing import Filter
+    from worker.money_report import money_view
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
         now_ms = store.now_ms()
-        view = (await store.fleet.overview(now_ms)).view()
+        overview, counters = await asyncio.gather(store.fleet.overview(now_ms), store.counters())
+        view = {**overview.view(), "money": money_view(counters)}
         if as_json:
             terminal.print_json(view)
             return

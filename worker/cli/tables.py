@@ -13,7 +13,7 @@ from rich.text import Text
 
 from jobs.states import ENDED, Status
 from worker.cli.job_sheet import last_answer
-from worker.cli.terminal import ROOMY_COLUMNS, ago, ahead, clock, cut, duration, plain, styled, table
+from worker.cli.terminal import ROOMY_COLUMNS, ago, ahead, clock, counted, cut, duration, plain, styled, table
 
 Row = Mapping[str, Any]
 
@@ -114,10 +114,23 @@ def _notes(view: Row, now_ms: int) -> Iterator[Text]:
     hooks = view["webhooks"]
     words = "  ".join(f"{count} {state}" for state, count in hooks.items())
     yield _note("webhooks", words, "yellow" if hooks.get("dead") else "")
+    yield from _money_notes(view["money"])
+
+
+def _money_notes(money: Row) -> Iterator[Text]:
+    """Say what was, or may have been, paid for nothing, where there is any."""
+    unused, unknown = money["paid_unused"], money["unknown_submits"]
+    if unused["total"]:
+        why = ", ".join(f"{count} {reason}" for reason, count in unused["reasons"].items() if count)
+        cost = "".join(f"; {amount:g} {plain(currency)} told" for currency, amount in unused["cost"].items())
+        yield _note("paid unused", f"{counted(unused['total'], 'attempt')}: {why}{cost}", "yellow")
+    if unknown["total"]:
+        what = ", ".join(f"{count} {name}" for name, count in unknown.items() if count and name != "total")
+        yield _note("unknown", f"{counted(unknown['total'], 'submission')}: {what}", "yellow")
 
 
 def _note(name: str, words: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<11}", "bold"), (words, style))
+    return Text.assemble((f"{name:<11} ", "bold"), (words, style))
 
 
 def ended_lines(jobs: Iterable[Row], now_ms: int) -> list[Text]:

@@ -25,6 +25,7 @@ from worker.cli.tables import ended_lines, fleet_line, fleet_sheet
 from worker.cli.terminal import clock, console, plain, print_json
 from worker.hindrances import hindrances
 from worker.link import RedisAway
+from worker.money_report import money_view
 from worker.record import rfc3339, view
 from worker.store import Store
 
@@ -168,8 +169,10 @@ async def _look(store: Store, screen: Screen) -> None:
     async with asyncio.timeout(ANSWER_S):
         await store.sync_clock()
         now_ms = store.now_ms()
-        overview, ended = await asyncio.gather(store.fleet.overview(now_ms), store.listing.ended_last(LAST_ENDED))
-    screen.fleet(overview.view(), ended, now_ms)
+        overview, counters, ended = await asyncio.gather(
+            store.fleet.overview(now_ms), store.counters(), store.listing.ended_last(LAST_ENDED)
+        )
+    screen.fleet({**overview.view(), "money": money_view(counters)}, ended, now_ms)
 
 
 def _screen(*, as_json: bool) -> Screen:

@@ -164,6 +164,23 @@ FLEET_EXAMPLE = {
     "cooldowns": [{"model": "veo3", "until": "2026-03-02T21:00:00.000Z"}],
     "workers": [_WORKER],
     "webhooks": {"pending": 1, "delivered": 101, "dead": 0},
+    "money": {
+        "paid_unused": {
+            "total": 2,
+            "reasons": {"late_success": 1, "never_ended": 0, "maybe_paid": 1},
+            "models": {"veo3": 2},
+            "cost": {"USD": 0.3},
+        },
+        "unknown_submits": {
+            "total": 3,
+            "resent": 2,
+            "failed": 1,
+            "canceled": 0,
+            "completed": 0,
+            "accepted": 0,
+            "refused": 0,
+        },
+    },
 }
 MODEL_EXAMPLE = {
     "model": "veo3",

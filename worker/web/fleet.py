@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from worker.models_report import models_view
+from worker.money_report import money_view
 from worker.web.openapi import problems, shown
 from worker.web.problems import Kind
 from worker.web.services import answer, known_parameters, redis_answering, services
@@ -23,11 +24,11 @@ router = APIRouter(tags=["operations"], dependencies=[Depends(known_parameters)]
     responses={**shown(200, "How the fleet stands.", "FleetView"), **problems(Kind.INVALID_REQUEST, Kind.UNAVAILABLE)},
 )
 async def show_queues(request: Request) -> Response:
-    """Show how deep the queues are and how late, what is paused or held and since when, and which workers are alive."""
+    """Show how deep the queues are and how late, what is paused or held, which workers are alive, and money wasted."""
     store = services(request).store
     async with redis_answering(AWAY):
-        overview = await store.fleet.overview(store.now_ms())
-    return answer(overview.view())
+        overview, counters = await store.fleet.overview(store.now_ms()), await store.counters()
+    return answer({**overview.view(), "money": money_view(counters)})
 
 
 @router.get(

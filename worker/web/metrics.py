@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from config.models import KINDS
-from jobs.counters import BUCKETS_S, COUNTERS, HISTOGRAMS
+from jobs.counters import BUCKETS_S, COUNTERS, HISTOGRAMS, SCALES
 from jobs.job import Outcome
+from jobs.money import Resolution, Waste
 from jobs.states import ENDED
 from jobs.verdict import Code
 from worker.fleet import Overview
@@ -41,13 +42,16 @@ HELP = {
     "webhooks": "Webhook deliveries that are kept, by state.",
     "workers": "Workers that are alive.",
     "unknown_submits_total": "Submissions of unknown acceptance, by what was done about them.",
+    "paid_unused_total": "Attempts that are, or may be, paid for and came to nothing, by why.",
+    "paid_unused_cost_total": "What they cost, of those whose cost the gateway told.",
     "held": "1 while submissions are held for this reason.",
 }
 HOLD_REASONS = (str(Code.UNAUTHORIZED), str(Code.INSUFFICIENT_BALANCE))
 BOUNDED: Mapping[str, Sequence[tuple[str, ...]]] = {
     "jobs_total": [(kind, str(status)) for kind, status in product(KINDS, sorted(ENDED))],
     "webhook_attempts_total": [("succeeded",), ("failed",)],
-    "unknown_submits_total": [("resent",), ("failed",)],
+    "unknown_submits_total": [(str(resolution),) for resolution in Resolution],
+    "paid_unused_total": [("other", str(waste)) for waste in Waste],
     "enqueues_rejected_total": [("arq", "invalid_request"), ("http", "invalid_request")],
     "attempts_total": [("other", str(outcome)) for outcome in Outcome],
     "gateway_requests_total": [("submit", "202"), ("look", "200")],
@@ -92,7 +96,7 @@ def counted(counters: Counters) -> Iterator[Metric]:
         family = CounterMetricFamily(PREFIX + name, HELP[name], labels=labels)
         values = dict.fromkeys(BOUNDED.get(name, ()), 0) | _named(name, counters, len(labels))
         for row, value in sorted(values.items()):
-            family.add_metric(row, value)
+            family.add_metric(row, value / SCALES[name] if name in SCALES else value)
         yield family
 
 

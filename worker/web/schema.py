@@ -37,6 +37,27 @@ class LateResultView(Described):
     status: Literal["succeeded", "failed", "unknown"]
     at: str = Field(description=TIME)
     urls: list[str]
+    text: str | None = Field(None, description="Only there for models whose output is text.")
+    expires_at: Time = Field(None, description="Only there where the gateway said when the URLs stop working.")
+
+
+class CostView(Described):
+    """What an attempt cost. An amount never travels without its currency."""
+
+    amount: float
+    currency: str = Field(description="E.g. `USD`, or `credits`.")
+    refunded: bool | None = Field(None, description="Only there where a failed generation's was given back.")
+
+
+class LastRefusalView(Described):
+    """What the last look-up met that was not answered plainly. It ends no task at once."""
+
+    at: str = Field(description=TIME)
+    code: str
+    rule: str
+    http_status: int | None = Field(None, description="The gateway's, where it answered.")
+    gateway_code: str | None = Field(None, description="The gateway's own code, where it gave one.")
+    message: str = Field(description="Its first 200 characters.")
 
 
 class AttemptView(Described):
@@ -50,7 +71,11 @@ class AttemptView(Described):
     outcome: Outcome | None = Field(description="Null while it is under way.")
     failure: FailureView | None
     polls: int = Field(ge=0, description="Look-ups so far.")
-    cost: Any = Field(description="As the gateway gave it, where it did.")
+    cost: CostView | None = Field(description="As the gateway gave it, where it did.")
+    last_refusal: LastRefusalView | None = Field(
+        None,
+        description="Only there while the task is looked at, once a look-up met something else than a good answer.",
+    )
     late_result: LateResultView | None = Field(None, description="Only there for a task that ended late.")
 
 
@@ -279,6 +304,34 @@ class WorkerView(Described):
     concurrency: int
 
 
+class PaidUnusedView(Described):
+    """Attempts that are, or may be, paid for and came to nothing, since the first job."""
+
+    total: int
+    reasons: dict[str, int] = Field(description="`late_success`, `never_ended`, `maybe_paid`.")
+    models: dict[str, int] = Field(description="By model; one that is not in the models file counts as `other`.")
+    cost: dict[str, float] = Field(description="By currency; of those whose cost the gateway told.")
+
+
+class UnknownSubmitsView(Described):
+    """Submissions of unknown acceptance, since the first job."""
+
+    total: int = Field(description="The sum of the next four.")
+    resent: int
+    failed: int
+    canceled: int
+    completed: int = Field(description="By the late result of another attempt.")
+    accepted: int = Field(description="Of them all: those whose task id turned up afterwards.")
+    refused: int = Field(description="Of them all: those whose refusal came afterwards.")
+
+
+class MoneyView(Described):
+    """What was, or may have been, paid for nothing."""
+
+    paid_unused: PaidUnusedView
+    unknown_submits: UnknownSubmitsView
+
+
 class FleetView(Described):
     """How the fleet stands."""
 
@@ -290,6 +343,7 @@ class FleetView(Described):
     cooldowns: list[CooldownView]
     workers: list[WorkerView]
     webhooks: dict[str, int] = Field(description="Deliveries by state.")
+    money: MoneyView
 
 
 class GenerationTimes(Described):
