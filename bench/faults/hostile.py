@@ -94,12 +94,19 @@ def _paid(here: Ground, name: str, policy: str, verdicts: Mapping[str, Verdict])
         sum(getattr(verdict, what) for verdict in verdicts.values()) for what in ("unsure", "hidden", "twice", "vain")
     )
     counted = here.metric("unknown_submits_total")
+    books = here.stats()
     note = f"{unsure} unknown submissions, {hidden} of them accepted"
+    same_key, kept = books["duplicate_keys"], f"{books['double_billed']} tasks of a job beyond its first not refunded"
     if policy == "fail":
-        paid = Row(name, "accepted submissions after one accepted unknown to the worker", twice, 0, note)
+        paid = [
+            Row(name, "accepted submissions after one accepted unknown to the worker", twice, 0, note),
+            Row(name, "tasks under a key that had one", same_key, 0, kept),
+        ]
     else:
-        keys = f"; {here.stats()['duplicate_keys']} with the key of the first"
-        paid = Row(name, "tasks paid for in vain, of unknown submissions", vain, unsure, note + keys)
+        paid = [
+            Row(name, "tasks paid for in vain, of unknown submissions", vain, unsure, note),
+            Row(name, "tasks under a key that had one", same_key, unsure, kept),
+        ]
     told = Row(
         name,
         "unknown submissions that the worker's counter does not tell of",
@@ -107,7 +114,7 @@ def _paid(here: Ground, name: str, policy: str, verdicts: Mapping[str, Verdict])
         0,
         ", ".join(f"{label}: {value:g}" for label, value in counted.items()),
     )
-    return [paid, told]
+    return [*paid, told]
 
 
 def used_up(posts: Rows) -> dict[str, list[tuple[int, int]]]:

@@ -1,21 +1,13 @@
-"""The account's limits: requests a minute, a model's daily quota, an empty balance; how often each is run into.
-
-Refusals that were under way when a limit was first heard of are nobody's fault. They are those that reached the sandbox
-before the first refusal's answer was recorded, for which `RECORDED_MS` after it was sent are allowed, and no more than
-the fleet has requests in flight.
-"""
+"""The account's limits: requests a minute, a model's daily quota, an empty balance; how often each is run into."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ground import WORKERS, Ground, Rows, ground
+from refusals import cooldowns, refused_by_minute, under_way
 from scenarios import Found, Told
 from table import Row
 
-RECORDED_MS = 100
-SLACK_MS = 50
 CONCURRENCY = 20
 IN_FLIGHT = WORKERS * CONCURRENCY
 MODEL, ALTERNATE = "google/imagen4", "flux-2/pro-text-to-image"
@@ -56,7 +48,7 @@ def minute(told: Told) -> Found:
         began_s = time.monotonic()
         here.until(here.all_ended, within_s=within_s)
         took_s = time.monotonic() - began_s
-        refused = _refused_by_minute(here.submissions(), minute_s)
+        refused = refused_by_minute(here.submissions(), minute_s)
         scaled = f"; a minute is {minute_s:g} s here" if told.short else ""
         rows = [
             Row(name, "jobs", jobs, note=f"in {took_s:.0f} s{scaled}"),
@@ -67,48 +59,7 @@ def minute(told: Told) -> Found:
         return Found(rows)
 
 
-def _refused_by_minute(posts: Rows, minute_s: float) -> list[int]:
-    first_ms = posts[0]["at_ms"]
-    minutes = [int((post["at_ms"] - first_ms) / 1000 / minute_s) for post in posts]
-    refused = [0] * (max(minutes) + 1)
-    for post, number in zip(posts, minutes, strict=True):
-        refused[number] += post["status"] == 429
-    return refused
-
-
 # --- a model's daily quota
-
-
-@dataclass(frozen=True, slots=True)
-class Cooldowns:
-    """How often a quota was run into: cooldowns, refusals under way when one began, and refusals beyond both."""
-
-    cooldowns: int
-    under_way: int
-    beyond: int
-
-
-def cooldowns(posts: Sequence[dict[str, Any]], cooldown_s: float) -> Cooldowns:
-    """Read them from a model's submissions, in order.
-
-    A refusal begins a cooldown where none holds, or where the model has accepted since. One refusal a cooldown is what
-    it costs; others may have been under way where the model had accepted just before, and else are beyond.
-    """
-    begun, under_way, beyond, here = 0, 0, 0, 0
-    accepting, recorded_ms, over_ms = True, 0.0, 0.0
-    for post in posts:
-        if post["status"] != 429:
-            accepting = accepting or post["task_id"] is not None
-        elif accepting or post["at_ms"] >= over_ms - SLACK_MS:
-            begun, here = begun + 1, 0
-            sent_ms = post["sent_at_ms"] or post["at_ms"]
-            recorded_ms = sent_ms + RECORDED_MS if accepting else 0.0
-            over_ms, accepting = sent_ms + cooldown_s * 1000, False
-        elif post["at_ms"] <= recorded_ms and here < IN_FLIGHT - 1:
-            under_way, here = under_way + 1, here + 1
-        else:
-            beyond += 1
-    return Cooldowns(begun, under_way, beyond)
 
 
 def quota(told: Told) -> Found:
@@ -127,7 +78,7 @@ def quota(told: Told) -> Found:
             here.control(quotas={MODEL: {**quota, "resets_in_s": resets_s}})
         here.until(here.all_ended, within_s=10 * resets_s)
         posts = [post for post in here.submissions() if post["model"] == MODEL]
-        seen = cooldowns(posts, retry_after_s)
+        seen = cooldowns(posts, retry_after_s, in_flight=IN_FLIGHT)
         refused = sum(post["status"] == 429 for post in posts)
         note = f"{refused} refused in {seen.cooldowns} cooldowns, {seen.under_way} of them under way"
         rows = [
@@ -180,18 +131,11 @@ def balance(told: Told) -> Found:
         here.until(here.all_ended, within_s=within_s)
         took_s = time.monotonic() - topped_up_s
         refused = [post for post in here.submissions() if post["status"] == 402]
-        under_way = _under_way(refused)
-        note = f"{len(refused)} refused, {under_way} of them under way"
+        sent_already = under_way(refused, in_flight=IN_FLIGHT)
+        note = f"{len(refused)} refused, {sent_already} of them under way"
         rows = [
             Row(name, "jobs", jobs, note=f"empty for {empty_s:g} s, all done {took_s:.0f} s after the top-up"),
-            Row(name, "refused, those under way left out", len(refused) - under_way, 6, note),
+            Row(name, "refused, those under way left out", len(refused) - sent_already, 6, note),
             *_ends(here, name, jobs),
         ]
         return Found(rows)
-
-
-def _under_way(refused: Rows) -> int:
-    if not refused:
-        return 0
-    recorded_ms = (refused[0]["sent_at_ms"] or refused[0]["at_ms"]) + RECORDED_MS
-    return min(IN_FLIGHT, sum(post["at_ms"] <= recorded_ms for post in refused))
