@@ -1,5 +1,7 @@
 """The sandbox's hostile mix: what it holds, that its draws repeat, and that what it takes away comes back by itself."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
@@ -187,3 +189,27 @@ async def test_the_books_tell_what_look_ups_have_told(client: httpx.AsyncClient)
     row = (await client.get("/sandbox/tasks", params={"tag": "flips"})).json()["tasks"][0]
     assert row["told_fail_at_ms"] < row["final_at_ms"] <= row["told_success_at_ms"]
     assert (row["outcome"], row["code"]) == ("false_fail", "524")
+
+
+@pytest.mark.parametrize("step", ["reset_before", "accept_then_close", "accept_half_body"])
+async def test_a_client_that_left_is_no_error(step: str) -> None:
+    """A connection that is to be dropped after a while may be gone by then: the sandbox has nothing to say of it."""
+    words = ("-m", "worker.sandbox", "--port", "0", "--faults", "none")
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        url = (await process.stderr.readline()).decode().split()[3]
+        headers = {"Authorization": f"Bearer {API_KEY}", "User-Agent": "tests"}
+        body = {"model": MODEL, "sandbox": {"tag": "left", "submit": [{"do": step, "delay_s": 0.3}]}}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as client:
+            with pytest.raises(httpx.TimeoutException):
+                await client.post("/v1/image/generate", json=body, timeout=0.1)
+            patient = await submit(client, "patient", submit=[{"do": "accept", "delay_s": 0.5}])
+        assert patient.status_code == 202
+        process.terminate()
+        async with asyncio.timeout(5):
+            assert (await process.stderr.read(), await process.wait()) == (b"", 0)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -174,7 +174,9 @@ def _transport(scope: Message) -> asyncio.Transport:
 
 
 def _drop(transport: asyncio.Transport, *, reset: bool) -> None:
-    """Close a connection: what was written still goes out, unless it is reset."""
+    """Close a connection: what was written still goes out, unless it is reset. Nothing where the client has left."""
+    if transport.is_closing():
+        return
     if reset:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         transport.abort()
