@@ -5,6 +5,7 @@ tasks may be paid in excess as there were unknown submissions, and the worker's 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ground import Ground, Rows, ground
@@ -12,7 +13,6 @@ from oracle import Fleet, Request, Story, Verdict, judge
 from scenarios import Found, Told
 from table import Row
 
-SUBMIT_TIMEOUT_S = 2.5
 MOST_STORIES = 5
 SHAPES: tuple[dict[str, Any], ...] = (  # taken in turn
     {"kind": "video"},
@@ -28,6 +28,24 @@ SHAPES: tuple[dict[str, Any], ...] = (  # taken in turn
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is played: jobs, the sandbox's speed, how long a submission and the whole may take.
+
+    `patient` waits for tasks that have vanished, too, which the worker believes after two minutes.
+    """
+
+    jobs: int
+    speed: float
+    submit_timeout_s: float
+    within_s: float
+    patient: bool
+
+
+LONG = Size(2000, 15.0, submit_timeout_s=3.0, within_s=600.0, patient=True)  # the slowest answers are too slow
+SHORT = Size(180, 30.0, submit_timeout_s=4.0, within_s=60.0, patient=False)
+
+
 def with_fail(told: Told) -> Found:
     """Play it with UNKNOWN_SUBMIT=fail."""
     return _play(told, "fail")
@@ -39,16 +57,16 @@ def with_retry(told: Told) -> Found:
 
 
 def _play(told: Told, policy: str) -> Found:
-    jobs, speed, within_s = (180, 30.0, 45.0) if told.short else (2000, 15.0, 600.0)
-    with ground(told.halt, UNKNOWN_SUBMIT=policy, SUBMIT_TIMEOUT_S=f"{SUBMIT_TIMEOUT_S}") as here:
-        here.control(faults="hostile", seed=told.seed, speed=speed)
-        here.enqueue([_request(told.seed, number) for number in range(jobs)])
+    size = SHORT if told.short else LONG
+    with ground(told.halt, UNKNOWN_SUBMIT=policy, SUBMIT_TIMEOUT_S=f"{size.submit_timeout_s:g}") as here:
+        here.control(faults="hostile", seed=told.seed, speed=size.speed)
+        here.enqueue([_request(told.seed, number) for number in range(size.jobs)])
 
         def over() -> bool:
-            return here.all_ended() or (told.short and _only_vanished(here))
+            return here.all_ended() or (not size.patient and _only_vanished(here))
 
-        here.until(over, within_s=within_s, every_s=0.5)
-        return _report(here, policy, jobs, short=told.short)
+        here.until(over, within_s=size.within_s, every_s=0.5)
+        return _report(here, policy, size)
 
 
 def _request(seed: int, number: int) -> dict[str, Any]:
@@ -63,21 +81,22 @@ def _only_vanished(here: Ground) -> bool:
     return all((tasks.get(view["task_id"]) or {}).get("outcome") == "vanish" for view in left)
 
 
-def _report(here: Ground, policy: str, jobs: int, *, short: bool) -> Found:
+def _report(here: Ground, policy: str, size: Size) -> Found:
     views = {view["id"]: view for view in here.views()}
     posts = here.submissions()
     stories = _stories(views, posts, here.tasks(), policy)
-    fleet = Fleet(SUBMIT_TIMEOUT_S, used_up(posts))
+    fleet = Fleet(size.submit_timeout_s, used_up(posts))
     verdicts = {job_id: judge(story, fleet) for job_id, story in stories.items()}
     pending = sum(verdict.pending for verdict in verdicts.values())
     ended = sum(view["completed_at"] is not None for view in views.values())
+    looking = 0 if size.patient else pending
     wrong = [job_id for job_id, verdict in verdicts.items() if not verdict.right]
     here.until(lambda: here.webhooks() >= ended, within_s=10)
     name = f"hostile, {policy}"
     completed = sum(view["status"] == "completed" for view in views.values())
     rows = [
         Row(name, "jobs", len(views), note=f"{len(posts)} submissions, {completed} completed"),
-        Row(name, "jobs that have not ended", jobs - ended - (pending if short else 0), 0, _left(pending, short=short)),
+        Row(name, "jobs that have not ended", size.jobs - ended - looking, 0, _left(looking)),
         Row(name, "jobs that ended otherwise than their faults call for", len(wrong), 0),
         Row(name, "ends without a webhook", ended - here.webhooks(), 0),
         *_paid(here, name, policy, verdicts),
@@ -85,8 +104,8 @@ def _report(here: Ground, policy: str, jobs: int, *, short: bool) -> Found:
     return Found(rows, [tell(here, stories[job_id], verdicts[job_id]) for job_id in wrong[:MOST_STORIES]])
 
 
-def _left(pending: int, *, short: bool) -> str:
-    return f"{pending} more still look for a vanished task: the long run waits for them" if short and pending else ""
+def _left(looking: int) -> str:
+    return f"{looking} more still look for a vanished task: the long run waits for them" if looking else ""
 
 
 def _paid(here: Ground, name: str, policy: str, verdicts: Mapping[str, Verdict]) -> list[Row]:
@@ -134,15 +153,13 @@ def _stories(views: Mapping[str, Any], posts: Rows, tasks: Mapping[str, Any], po
         by_job[post["tag"]].append(post)
     return {
         job_id: Story(
-            Request(
-                (view["requested_model"], *view["fallbacks"]), int(asked[job_id].get("max_attempts", 5)), policy
-            ),
+            Request((view["requested_model"], *view["fallbacks"]), int(asked[job_id].get("max_attempts", 5)), policy),
             by_job[job_id],
             tasks,
             view,
         )
         for job_id, view in views.items()
-    }  # fmt: skip
+    }
 
 
 def tell(here: Ground, story: Story, verdict: Verdict) -> str:

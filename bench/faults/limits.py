@@ -40,7 +40,7 @@ def _ends(here: Ground, name: str, jobs: int) -> list[Row]:
 
 def minute(told: Told) -> Found:
     """Queue more jobs than a minute allows, and count what is refused from the second minute on."""
-    limit, minute_s, jobs, within_s = (20, 6.0, 60, 40.0) if told.short else (60, 60.0, 120, 420.0)
+    limit, minute_s, jobs, within_s = (20, 6.0, 60, 40.0) if told.short else (60, 60.0, 180, 420.0)
     name = f"{limit} a minute"
     with ground(told.halt) as here:
         here.control(faults="none", requests_per_minute=limit, minute_s=minute_s)
