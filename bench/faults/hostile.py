@@ -109,8 +109,9 @@ def _left(looking: int) -> str:
 
 
 def _paid(here: Ground, name: str, policy: str, verdicts: Mapping[str, Verdict]) -> list[Row]:
-    unsure, hidden, twice, vain = (
-        sum(getattr(verdict, what) for verdict in verdicts.values()) for what in ("unsure", "hidden", "twice", "vain")
+    unsure, hidden, twice, vain, elsewhere = (
+        sum(getattr(verdict, what) for verdict in verdicts.values())
+        for what in ("unsure", "hidden", "twice", "vain", "elsewhere")
     )
     counted = here.metric("unknown_submits_total")
     books = here.stats()
@@ -125,6 +126,7 @@ def _paid(here: Ground, name: str, policy: str, verdicts: Mapping[str, Verdict])
         paid = [
             Row(name, "tasks paid for in vain, of unknown submissions", vain, unsure, note),
             Row(name, "tasks under a key that had one", same_key, unsure, kept),
+            Row(name, "unknown submissions followed by another model's", elsewhere, note="the model was at its limit"),
         ]
     told = Row(
         name,

@@ -95,7 +95,8 @@ class Verdict:
     """Whether a job went right. `pending`: its task has vanished and is still looked for, which is right as well.
 
     `unsure` counts submissions of unknown acceptance, `hidden` those of them that had in truth been accepted. `twice`
-    counts accepted submissions that were sent after a hidden one, `vain` hidden ones that such a one came after.
+    counts accepted submissions that were sent after a hidden one, `vain` hidden ones that such a one came after, and
+    `elsewhere` unknown submissions that another model's followed instead of a resend.
     """
 
     right: bool
@@ -105,6 +106,7 @@ class Verdict:
     hidden: int = 0
     twice: int = 0
     vain: int = 0
+    elsewhere: int = 0
 
 
 class _Wrong(Exception):  # noqa: N818 - named after what it says
@@ -189,9 +191,12 @@ def _counted(posts: Sequence[Mapping[str, Any]], met: Sequence[Met]) -> Verdict:
         twice += hidden > 0
         vain = hidden
         hidden += not one.heard
-    return Verdict(
-        right=True, unsure=sum(one.kind == "unsure" for one in met), hidden=hidden, twice=twice, vain=vain
-    )  # fmt: skip
+    unsure = [post for post, one in zip(posts, met, strict=True) if one.kind == "unsure"]
+    elsewhere = sum(
+        one.kind == "unsure" and post["model"] != following["model"]
+        for post, one, following in zip(posts, met, posts[1:], strict=False)
+    )
+    return Verdict(right=True, unsure=len(unsure), hidden=hidden, twice=twice, vain=vain, elsewhere=elsewhere)
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,3 +209,11 @@ def test_an_answer_nobody_waited_for_is_lost() -> None:
 def test_what_was_paid_twice_is_counted(way: Story, unsure: int, hidden: int, twice: int, vain: int) -> None:
     """A submission after a known failure is none; one after an acceptance that nobody learned of is."""
     assert judge(way, FLEET) == Verdict(right=True, unsure=unsure, hidden=hidden, twice=twice, vain=vain)
+
+
+def test_a_resend_may_have_to_go_to_another_model() -> None:
+    """Where the model is at its limit by then, the next model's submission follows an unknown one, and is counted."""
+    way = story(accepted(step="accept_then_close"), accepted(B), models=(A, B), policy="retry")
+    verdict = judge(way, Fleet(2.5, {A: [(CREATED_MS + 500, CREATED_MS + 900)]}))
+    assert (verdict.right, verdict.vain, verdict.elsewhere) == (True, 1, 1)
+    assert not judge(way, FLEET).right
