@@ -131,10 +131,12 @@ class Ground:
 @contextlib.contextmanager
 def ground(halt: Halt, **environ: str) -> Iterator[Ground]:
     """Start everything for one scenario, its workers with this environment, and end it all."""
+    halt.wait(0)
     with Stage() as stage, stage.redis("everysec") as redis, contextlib.ExitStack() as stack:
         settings = {**PACE, **environ}
         web = stack.enter_context(stage.worker("web", redis, **{**settings, "LOG_LEVEL": "info"}))
         workers = [stack.enter_context(stage.worker("work", redis, **settings)) for _ in range(WORKERS)]
+        halt.wait(0)
         yield Ground(stage, web.said(is_started), [web, *workers], halt)
 
 
