@@ -12,7 +12,7 @@ else
   INSTALL   = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 endif
 
-.PHONY: demo up test test-page check-operations lint bench lock clean
+.PHONY: demo up test test-page check-operations lint bench faults lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/onysoft-worker demo
@@ -43,6 +43,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py
+
+# What two workers make of a hostile gateway and of an account's limits: counts, bounds, and a status that tells.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python bench/faults/run.py
 
 # Renew the pins: everything the project and its tools need, exact, no addresses.
 lock: $(VENV)/.installed-dev

@@ -54,9 +54,14 @@ def is_key(authorization: bytes) -> bool:
 
 @dataclass(slots=True)
 class Account:
-    """Counts requests and tasks against the settings' limits."""
+    """Counts requests and tasks against the settings' limits.
+
+    `shut` holds what a fault mix has shut for a while, each with the refusal it is met with and until when: a model by
+    its id, the whole account by the empty name.
+    """
 
     settings: Settings
+    shut: dict[str, tuple[str, float]] = field(default_factory=dict)
     window_ends_at_ms: float = 0.0
     in_window: int = 0
 
@@ -95,6 +100,18 @@ class Account:
             del self.settings.quotas[model.id]
             return None
         return (quota.code, quota.retry_after_s) if quota.used >= quota.limit else None
+
+    def shut_for(self, name: str, code: str, until_ms: float) -> None:
+        """Have submissions refused until a time: those of a model, or all of them where the name is empty."""
+        self.shut[name] = code, max(until_ms, self.shut.get(name, ("", 0.0))[1])
+
+    def shut_out(self, model: Model, now_ms: int) -> Refusal | None:
+        """Say what a fault mix has shut `model` with, if it has; a quota says in how many whole seconds it is back."""
+        for name in ("", model.id):
+            code, until_ms = self.shut.get(name, ("", 0.0))
+            if now_ms < until_ms:
+                return code, float(max(1, math.ceil((until_ms - now_ms) / 1000))) if name else None
+        return None
 
     def use(self, model: Model) -> None:
         """Count one accepted task against the model's quota."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from worker.sandbox.catalog import CURRENCY
 from worker.sandbox.errors import ERRORS
 from worker.sandbox.fate import Step
-from worker.sandbox.ledger import Task
+from worker.sandbox.ledger import Submission, Task
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -24,7 +24,10 @@ Then = Literal["send", "close", "reset", "hang", "half", "slow"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer, or what happens to the connection instead of one."""
+    """One HTTP answer, or what happens to the connection instead of one.
+
+    `entry` is the books' row of the submission that is answered: there it is noted when that was done.
+    """
 
     status: int
     body: bytes
@@ -32,6 +35,7 @@ class Answer:
     retry_after_s: float | None = None
     then: Then = "send"
     delay_s: float = 0.0
+    entry: Submission | None = None
 
     @property
     def answered(self) -> int | None:
@@ -108,6 +112,13 @@ def _verbatim(step: Step, task_id: str) -> Answer:
     return Answer(step.status, step.raw.replace("{task_id}", task_id).encode(), step.content_type)
 
 
+def _despite(step: Step, task_id: str) -> Answer:
+    """Report an error although the task exists: its id stands beside the error."""
+    code = step.code or "internal_error"
+    error = {"code": code, "message": step.message or ERRORS["internal_error"][1]}
+    return Answer(step.status or 500, dump({"success": False, "error": error, "data": {"task_id": task_id}}))
+
+
 def _unanswered(step: Step, _: str) -> Answer:
     return Answer(0, b"", then=_THEN[step.name])
 
@@ -116,6 +127,7 @@ _STEPPED: dict[str, Callable[[Step, str], Answer]] = {
     "refuse": lambda step, _: enveloped(step.status, step.code, step.message, step.retry_after_s),
     "inside_200": lambda step, _: Answer(200, dump({"code": step.code, "msg": step.message})),
     "html": lambda step, _: page(step.status or 502, step.retry_after_s),
+    "error_with_task": _despite,
     "raw": _verbatim,
     "body": _verbatim,
     "empty": lambda _step, _: Answer(200, b""),

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 from worker.sandbox import catalog, control
 from worker.sandbox.account import Settings
 from worker.sandbox.answers import Answer, dump, enveloped, refused
-from worker.sandbox.gateway import Gateway, Headers
+from worker.sandbox.gateway import Gateway, Headers, now_ms
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -136,6 +136,14 @@ async def _read(receive: Receive) -> bytes | None:
 async def _perform(answer: Answer, scope: Message, receive: Receive, send: Send) -> None:
     if answer.delay_s:
         await asyncio.sleep(answer.delay_s)
+    await _write(answer, scope, receive, send)
+    if answer.entry is not None and answer.answered is not None:
+        answer.entry.sent_at_ms = now_ms()
+
+
+async def _write(answer: Answer, scope: Message, receive: Receive, send: Send) -> None:
+    if answer.entry is not None:
+        answer.entry.client_left = _transport(scope).is_closing()
     if answer.then in {"close", "reset", "hang"}:
         if answer.then != "hang":
             _drop(_transport(scope), reset=answer.then == "reset")
@@ -155,6 +163,8 @@ async def _perform(answer: Answer, scope: Message, receive: Receive, send: Send)
         await _departure(receive)
         return
     await asyncio.sleep(SLOW_BODY_S)
+    if answer.entry is not None:
+        answer.entry.client_left = _transport(scope).is_closing()
     await send({"type": "http.response.body", "body": answer.body[half:]})
 
 
@@ -164,7 +174,9 @@ def _transport(scope: Message) -> asyncio.Transport:
 
 
 def _drop(transport: asyncio.Transport, *, reset: bool) -> None:
-    """Close a connection: what was written still goes out, unless it is reset."""
+    """Close a connection: what was written still goes out, unless it is reset. Nothing where the client has left."""
+    if transport.is_closing():
+        return
     if reset:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         transport.abort()

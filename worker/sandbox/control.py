@@ -40,6 +40,8 @@ def change(gateway: Gateway, body: Any) -> dict[str, Any]:
         gateway.ledger.balance_micros = None if balance is None else round(_number("balance", balance) * MICROS)
     for name, value in values.items():
         setattr(gateway.settings, name, value)
+    if "faults" in values:
+        gateway.account.shut.clear()
     if "requests_per_minute" in values or "minute_s" in values:
         gateway.account.window_ends_at_ms = 0.0
     return show(gateway)
@@ -125,7 +127,12 @@ def _task_row(task: Task, at_ms: int) -> dict[str, Any]:
         "submitted_at_ms": task.submitted_at_ms,
         "ends_at_ms": None if task.outcome.kind == "never" else task.ends_at_ms,
         "state": task.state(at_ms),
+        "final_at_ms": None if task.outcome.kind == "never" else task.final_at_ms,
+        "told_fail_at_ms": task.told_fail_at_ms,
+        "told_success_at_ms": task.told_success_at_ms,
         "outcome": task.outcome.kind,
+        "code": task.outcome.code,
+        "message": task.outcome.message,
         "billed": _money(task.model.price_micros),
         "refunded": task.refunded,
         "lookups": task.lookups,
@@ -141,6 +148,10 @@ def _submission_row(row: Submission) -> dict[str, Any]:
         "tag": row.tag,
         "status": row.answered,
         "step": row.how,
+        "code": row.code,
+        "retry_after_s": row.retry_after_s,
+        "sent_at_ms": row.sent_at_ms,
+        "client_left": row.client_left,
         "task_id": row.task_id or None,
     }
 

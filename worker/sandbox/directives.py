@@ -7,7 +7,8 @@ the job alone. `duration_s` and every other `_s` are real seconds, whatever the 
 
 submit    one step a submission of the tag (of the tag on that model, where lists are per model), then plain acceptance;
           what the account refuses takes no step. One of `fate.SUBMIT_NAMES`, or
-          {"status", "code", "message", "retry_after_s"}  an enveloped refusal
+          {"status", "code", "message", "retry_after_s"}  an enveloped refusal; with "accepted" true an enveloped error
+                                                          that carries the id of a task which is accepted all the same
           {"status", "html": true}                        a proxy's page
           {"inside_200": {"code", "msg"}}                 an error in a 200
           {"raw", "status", "content_type", "accepted"}   any body, with a task behind it or not
@@ -22,7 +23,7 @@ in `raw` and `body` is replaced. Pure; what does not fit raises `DirectiveError`
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from worker.sandbox.fate import LOOKUP_NAMES, SUBMIT_NAMES, Outcome, Step
@@ -97,7 +98,7 @@ def _list(value: Any, where: str, read: Callable[[Any, str], T]) -> tuple[T, ...
 def _submit_step(value: Any, where: str) -> Step:
     if isinstance(value, str):
         return _named(value, where, SUBMIT_NAMES, 0.0)
-    step = _object(value, where)
+    step = dict(_object(value, where))
     delay_s = _seconds(step.get("delay_s", 0.0), f"{where}.delay_s")
     if "do" in step:
         _only(step, where, "do", "delay_s")
@@ -109,6 +110,8 @@ def _submit_step(value: Any, where: str) -> Step:
         return Step("inside_200", 200, _code(inner, where), _text(inner, "msg", where), delay_s=delay_s)
     if "raw" in step:
         return _raw(step, where, delay_s)
+    if step.pop("accepted", False):
+        return replace(_refusal(step, where, delay_s), name="error_with_task")
     return _refusal(step, where, delay_s)
 
 

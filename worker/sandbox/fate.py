@@ -18,6 +18,7 @@ SUBMIT_NAMES = frozenset(
         "accept_half_body",
         "accept_slow_body",
         "big",
+        "error_with_task",
         "close_before",
         "reset_before",
         "hang_before",
@@ -53,6 +54,7 @@ class Step:
     """One answer to one request; which fields matter depends on `name`.
 
     Beside the named words there are `refuse` (enveloped), `inside_200`, `raw`, and for look-ups `word` and `body`.
+    A refusal of a submission that `lasts_s` is no single one: for so long it holds for all that the `shuts` names.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Step:
     content_type: str = "application/json"
     accepted: bool = False
     delay_s: float = 0.0
+    shuts: Literal["", "model", "account"] = ""
+    lasts_s: float = 0.0
 
     @property
     def accepts(self) -> bool:

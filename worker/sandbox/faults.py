@@ -2,9 +2,11 @@
 
 A draw depends on (seed, subject, model, ordinal) alone, never on time or on other jobs, so that the same work meets the
 same faults whatever the interleaving. `default` holds nothing that ends a job which retries and fails over sensibly;
-`hostile` holds everything that was seen in the wild (see docs/gateway.md), the terminal included.
+`hostile` holds everything that was seen in the wild (see docs/gateway.md), the terminal included. Two of its rows last:
+a model's quota that is used up and a balance that is, for all jobs until they come back by themselves.
 """
 
+import math
 import random
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -22,7 +24,7 @@ class Mix:
     """Rows of (probability, what); the rest of the probability is the undisturbed way.
 
     From its `faulty_submissions`-th submission on a tagged job is disturbed no more: every job ends. Slow answers, like
-    durations, are given in seconds of real life.
+    durations and whatever else lasts, are given in seconds of real life.
     """
 
     submit: tuple[tuple[float, Step], ...] = ()
@@ -35,6 +37,14 @@ class Mix:
 
 def _refuse(status: int, code: str, retry_after_s: float | None = None) -> Step:
     return Step("refuse", status, code, message_of(code), retry_after_s)
+
+
+def _shut(what: Literal["model", "account"], lasts_s: float, step: Step) -> Step:
+    return replace(step, shuts=what, lasts_s=lasts_s)
+
+
+def _despite(status: int, code: str, message: str) -> Step:
+    return Step("error_with_task", status, code, message)
 
 
 _MISSING = Step("missing_404")
@@ -83,9 +93,13 @@ MIXES: dict[MixName, Mix] = {
             (0.01, Step("big")),
             (0.02, Step("inside_200", 200, 429, "You are being rate limited, slow down")),
             (0.01, Step("inside_200", 200, 455, "The service is under maintenance")),
-            (0.02, _refuse(429, "daily_request_limit_exceeded", 2.0)),
-            (0.01, _refuse(429, "free_model_rate_limit", 2.0)),
-            (0.005, _refuse(402, "insufficient_balance")),
+            (0.01, _refuse(429, "daily_request_limit_exceeded", 2.0)),
+            (0.005, _refuse(429, "free_model_rate_limit", 2.0)),
+            (0.01, _shut("model", 30.0, _refuse(429, "daily_request_limit_exceeded"))),
+            (0.003, _refuse(402, "insufficient_balance")),
+            (0.001, _shut("account", 5.0, _refuse(402, "insufficient_balance"))),
+            (0.01, _despite(500, "internal_error", message_of("internal_error"))),
+            (0.005, _despite(422, "model_not_supported", message_of("model_not_supported"))),
         ),
         lookups=(
             (0.06, (_MISSING, _MISSING)),
@@ -135,9 +149,17 @@ def draw(mix: Mix, seed: str, model: Model, ordinal: int, speed: float) -> Fate:
     if outcome.flip_after_s:
         outcome = replace(outcome, flip_after_s=outcome.flip_after_s / speed)
     slow, how_slow = rng.random(), rng.random()
+    if step.lasts_s:
+        step = _lasting(step, step.lasts_s / speed)
     if slow < mix.slow_answers:
         step = replace(step, delay_s=mix.slowest_s / speed * (0.25 + 0.75 * how_slow))
     return Fate(step, outcome, lookups, duration_s)
+
+
+def _lasting(step: Step, lasts_s: float) -> Step:
+    """Put a lasting refusal into real seconds; of a quota the gateway says in how many whole ones it is back."""
+    retry_after_s = float(max(1, math.ceil(lasts_s))) if step.shuts == "model" else None
+    return replace(step, lasts_s=lasts_s, retry_after_s=retry_after_s)
 
 
 def _pick(rows: tuple[tuple[float, T], ...], point: float, otherwise: T) -> T:

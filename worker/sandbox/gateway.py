@@ -18,6 +18,7 @@ from worker.sandbox.ledger import Job, Ledger, Submission, Task
 Headers = dict[bytes, bytes]
 
 NORMAL = Step("normal")
+TELLING = frozenset({"normal", "slow_body"})
 _UNDIRECTED = Directive()
 
 
@@ -53,6 +54,7 @@ class _Request:
     model: str = ""
     subject: str = ""
     how: str = "refuse"
+    code: str = ""
     task_id: str = ""
     accepted: bool = False
 
@@ -89,20 +91,20 @@ class Gateway:
         request = _Request(alias, key, tag_of_key(key), now_ms())
         self.ledger.settle(request.at_ms)
         answer = self.door(headers) or self._judge(request, body)
-        self.ledger.book_submission(
-            Submission(
-                request.at_ms,
-                alias,
-                request.model,
-                key,
-                request.tag,
-                answer.answered,
-                request.how,
-                request.task_id,
-            ),
-            accepted=request.accepted,
+        entry = Submission(
+            request.at_ms,
+            alias,
+            request.model,
+            key,
+            request.tag,
+            answer.answered,
+            request.how,
+            request.task_id,
+            request.code,
+            answer.retry_after_s,
         )
-        return answer
+        self.ledger.book_submission(entry, accepted=request.accepted)
+        return replace(answer, entry=entry)
 
     def _judge(self, request: _Request, body: bytes | None) -> Answer:
         """Check in the order the vendor is assumed to check, then carry out what is decided."""
@@ -112,7 +114,10 @@ class Gateway:
             request.tag = directive.tag or request.tag
             model = self._choose(request, fields)
             first = self.ledger.keys.get(request.key) if self.settings.deduplicate else None
+            if not directive.directs:
+                self._pass(model, request.at_ms)
         except _RefusalError as refusal:
+            request.code = refusal.code
             return refused(refusal.code, refusal.retry_after_s, refusal.detail)
         if first is not None:
             request.task_id, request.how, request.accepted = first, "deduplicated", True
@@ -124,6 +129,11 @@ class Gateway:
         limited = self.account.over_rate(at_ms)
         if limited is not None:
             raise _RefusalError(*limited)
+
+    def _pass(self, model: Model, at_ms: int) -> None:
+        shut = self.account.shut_out(model, at_ms)
+        if shut is not None:
+            raise _RefusalError(*shut)
 
     def _choose(self, request: _Request, fields: dict[str, Any]) -> Model:
         name = fields.get("model")
@@ -162,7 +172,10 @@ class Gateway:
 
     def _carry_out(self, request: _Request, model: Model, fate: Fate, directive: Directive, echo_url: str) -> Answer:
         step = fate.step
-        request.how = step.name
+        request.how, request.code = step.name, str(step.code)
+        if step.shuts:
+            name = model.id if step.shuts == "model" else ""
+            self.account.shut_for(name, str(step.code), request.at_ms + step.lasts_s * 1000)
         if not step.accepts:
             answer = stepped(step, "")
             return replace(answer or refused("internal_error"), delay_s=step.delay_s)
@@ -211,6 +224,8 @@ class Gateway:
             if task.outcome.kind == "vanish" and at_ms >= task.ends_at_ms:
                 return refused("task_not_found")
             stage = stage_of(task, at_ms, _word_of(step))
+            if step.name in TELLING:
+                self.ledger.book_told(task, stage.state, at_ms)
             answer = looked_up(task, stage, step.name)
         return replace(answer, delay_s=step.delay_s) if step.delay_s else answer
 

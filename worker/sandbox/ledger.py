@@ -25,7 +25,8 @@ State = Literal["running", "success", "fail"]
 class Task:
     """One accepted and billed task.
 
-    `subject` is its tag, or a digest of the body where it has none; `steps_of` is whose look-ups consume `steps`.
+    `told_fail_at_ms` and `told_success_at_ms` are when a look-up first said so plainly. `subject` is its tag, or a
+    digest of the body where it has none; `steps_of` is whose look-ups consume `steps`.
     """
 
     id: str
@@ -42,6 +43,8 @@ class Task:
     steps_of: Literal["task", "job", "model"]
     lookups: int = 0
     refunded: bool = False
+    told_fail_at_ms: int | None = None
+    told_success_at_ms: int | None = None
 
     @property
     def final_at_ms(self) -> int:
@@ -63,7 +66,11 @@ class Task:
 
 @dataclass(slots=True)
 class Submission:
-    """One POST, refused or not; `answered` is None where the connection was dropped or left hanging."""
+    """One POST, refused or not; `answered` is None where the connection was dropped or left hanging.
+
+    `code` is that of a refusal. `sent_at_ms` is when the answer had been written; `client_left` tells that the client
+    had hung up by then.
+    """
 
     at_ms: int
     alias: str
@@ -73,6 +80,10 @@ class Submission:
     answered: int | None
     how: str
     task_id: str
+    code: str = ""
+    retry_after_s: float | None = None
+    sent_at_ms: int | None = None
+    client_left: bool = False
 
 
 @dataclass(slots=True)
@@ -199,6 +210,13 @@ class Ledger:
             self.refused[str(submission.answered)] += 1
             if submission.model:
                 self.counts(submission.model).refused += 1
+
+    def book_told(self, task: Task, state: State, at_ms: int) -> None:
+        """Note that a look-up has told how a task stands."""
+        if state == "fail" and task.told_fail_at_ms is None:
+            task.told_fail_at_ms = at_ms
+        elif state == "success" and task.told_success_at_ms is None:
+            task.told_success_at_ms = at_ms
 
     def settle(self, now_ms: int) -> None:
         """Book every task that has ended by `now_ms`: refund what failed, forget the oldest."""
