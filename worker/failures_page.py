@@ -4,19 +4,19 @@ Pure but for ``main``. The page's prose is written by hand, and what lies betwee
 ``python -m worker.failures_page`` rewrites it; a test compares it with the table.
 """
 
-import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from jobs import wording
+from jobs import meanings, refusals
 from jobs.failures import NOMINAL, RULES, Rule
+from jobs.lexicon import Meaning
 from jobs.verdict import NOT_SENT, Acceptance, Patience, Reset, Stage, Transport
 from worker.explain import SOURCES
 
 PAGE = Path("docs/failures.md")
 
-MEANINGS = {  # what a pattern of ``jobs.wording`` looks for, where its name does not say it
+MEANINGS = {  # what the words of ``jobs.meanings`` and ``jobs.refusals`` say, where its name does not say it
     "CDN": "a CDN's error page",
     "CDN_BLOCK": "a CDN's block page",
     "PARAMETER_RULE": "what a parameter has to be",
@@ -32,7 +32,9 @@ MEANINGS = {  # what a pattern of ``jobs.wording`` looks for, where its name doe
     "TASK_MISSING": "the task is not known",
     "MODEL_MISSING": "there is no such model",
     "MODEL_UNSUPPORTED": "the model is not supported",
-    "MODEL_BLOCKED": "the model is blocked",
+    "NAMES_INPUT": "a part of the input is named",
+    "MODEL": "a model is named",
+    "SUSPENDED": "the project or account is suspended",
     "BALANCE": "the balance",
     "VAGUE_REQUEST": "a bad request, and no more",
     "MINUTE": "a limit per minute",
@@ -42,6 +44,7 @@ MEANINGS = {  # what a pattern of ``jobs.wording`` looks for, where its name doe
     "ACCOUNT": "the account",
 }
 RESETS = {
+    Reset.BURST: "within 10 s",
     Reset.MINUTE: "within a minute",
     Reset.DAY: "at `QUOTA_RESET`",
     Reset.MONTH: "on the 1st, at `QUOTA_RESET`",
@@ -51,7 +54,12 @@ ACCEPTANCES = {Acceptance.NO: "no", Acceptance.YES: "yes", Acceptance.UNKNOWN: "
 COLUMNS = ("rule", "when", "code", "category", "action", "accepted", "counts", "patience", "resets", "source")
 OF_CODES = ("code", "category", "action", "whose problem", "our words, where the gateway gives none")
 
-_PATTERNS = {id(pattern): name for name, pattern in vars(wording).items() if isinstance(pattern, re.Pattern)}
+_WORDS = {
+    id(words): name
+    for module in (meanings, refusals)
+    for name, words in vars(module).items()
+    if isinstance(words, Meaning)
+}
 
 
 class PageError(ValueError):
@@ -119,8 +127,8 @@ def _conditions(rule: Rule) -> Iterator[str]:
         yield "and not: " + " or ".join(_meaning(veto) for veto in rule.unless)
 
 
-def _meaning(pattern: re.Pattern[str]) -> str:
-    name = _PATTERNS.get(id(pattern), "something else")
+def _meaning(words: Meaning) -> str:
+    name = _WORDS.get(id(words), "something else")
     return MEANINGS.get(name, name.lower().replace("_", " "))
 
 

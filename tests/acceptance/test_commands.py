@@ -101,7 +101,7 @@ async def test_submit_waits_and_tells(place: Place, api: Api) -> None:
     assert view["result"]["urls"][0] in completed.out.split()
     assert "fine processing" in completed.err
     assert "fine completed" in completed.err
-    assert "invalid_request" in failed.out
+    assert "invalid_input" in failed.out
     assert "fails failed" in failed.err
     shown = json.loads(as_json.out)
     assert (shown["status"], shown["model"], shown["degraded"]) == ("completed", "flux-2/pro-text-to-image", False)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import wording
+from jobs import meanings, refusals
 from jobs.failures import RULES, classify, explain_dict
+from jobs.lexicon import Meaning
 from jobs.verdict import Signal, Stage
 from worker.explain import explain_one
 from worker.failures_page import MEANINGS, PageError, numbers, tables, when, write_page
@@ -34,11 +35,11 @@ def test_every_row_says_when() -> None:
 
 
 def test_every_meaning_is_in_plain_words() -> None:
-    """Each pattern that is explained is there, and each that a row uses is explained."""
-    patterns = {name: pattern for name, pattern in vars(wording).items() if isinstance(pattern, re.Pattern)}
-    assert patterns.keys() >= MEANINGS.keys()
-    used = {id(pattern) for rule in RULES for pattern in (rule.words, *rule.unless) if pattern is not None}
-    assert {name for name, pattern in patterns.items() if id(pattern) in used} <= MEANINGS.keys()
+    """All words that are explained are there, and all that a row uses are explained."""
+    words = {name: said for name, said in {**vars(meanings), **vars(refusals)}.items() if isinstance(said, Meaning)}
+    assert words.keys() >= MEANINGS.keys()
+    used = {id(said) for rule in RULES for said in (rule.words, *rule.unless) if said is not None}
+    assert {name for name, said in words.items() if id(said) in used} <= MEANINGS.keys()
 
 
 def test_what_lies_outside_the_tables_is_kept() -> None:

@@ -4,16 +4,16 @@
 -- Nothing is limited before the first refusal. What is in the log then, without what is refused, is the limit from there
 -- on: never more in any span of that length, so that it does not matter where the gateway's windows begin or whether
 -- they slide. A refusal also shuts the lane for all workers: silence until the pause is over, then one request at a
--- time, until one passes. Where requests numbered after the refused one pass more often than are refused, it was not about
--- their number, and nothing is learned.
+-- time, until one passes. Where requests numbered after the refused one pass more often than are refused, it was not
+-- about their number; and one refused look-up teaches nothing until another is met at about the same number.
 -- While the limit is used up and all is answered, a little more is tried: one request, two, four. That finds out a limit
 -- that was learned too low or has been raised, or a window that began anew, at the cost of a refusal: the next is tried
 -- GROW_EVERY_MS later. A limit that is far exceeded was none.
-local PACE = {'sent', 'heard', 'sent_at_ms', 'window_ms', 'limit', 'before', 'chunk', 'grow_at_ms',
+local PACE = {'sent', 'heard', 'sent_at_ms', 'window_ms', 'limit', 'before', 'suspect', 'chunk', 'grow_at_ms',
   'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms'}
 local GROWTH_MOST, GROW_EVERY_MS, LEAST_TO_FORGET = 4, 15000, 60
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS = 2000, 32000, 60000
-local UNLEARNED_MS = {look = 10000}  -- there are many look-ups: their log is kept short while it teaches nothing
+local UNLEARNED_LOOKS_MS = 10000  -- there are many look-ups: their log is kept short while it teaches nothing
 local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
 local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
 
@@ -24,7 +24,9 @@ local function pace_read(state, log, now_ms)
     local value = tonumber(found[i] or '0') or 0
     lane[name] = value > 0 and value < 1e15 and math.floor(value) or 0
   end
-  local length_ms = lane.window_ms > 0 and lane.window_ms or UNLEARNED_MS[string.match(state, '%a+$')] or LONGEST_WINDOW_MS
+  lane.is_costly = string.match(state, '%a+$') ~= 'look'
+  local length_ms = lane.window_ms
+  if length_ms == 0 then length_ms = lane.is_costly and LONGEST_WINDOW_MS or UNLEARNED_LOOKS_MS end
   lane.span_ms = length_ms + math.floor(length_ms / MARGIN)
   redis.call('ZREMRANGEBYSCORE', log, '-inf', now_ms - lane.span_ms)
   if now_ms - lane.sent_at_ms > lane.span_ms then lane.heard = lane.sent end  -- what is still unanswered never is
@@ -102,7 +104,10 @@ local function pace_heard(lane, now_ms, number, what, pause_ms, window_ms)
     lane.probe, lane.probe_until_ms = 0, 0
     if what == 'passed' then
       lane.shut, lane.pauses = 0, 0
-      if lane.after > lane.refused then lane.limit = lane.before end
+      local is_seen_again = math.abs(lane.limit - lane.suspect) <= lane.suspect / 8
+      lane.suspect = lane.limit
+      local is_taught = lane.is_costly or lane.refused > 1 or is_seen_again
+      if lane.after > lane.refused or not is_taught then lane.limit = lane.before end
     end
   elseif what == 'passed' and lane.shut > 0 and number > lane.first_refused then
     lane.after = lane.after + 1
