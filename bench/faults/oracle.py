@@ -6,7 +6,7 @@ submission, or the job's end, against what may follow:
 
 met with                                   an attempt   what may follow
 429 per minute, 503, maintenance           no           the same model again
-a quota of the model                       no           the next model at once; the last waits for the reset
+a quota of the model                       no           another model that was not tried; or a wait for the first reset
 402, any other definite refusal            no           failed, with the code that goes with it
 an answer that was lost or cannot be read  yes          failed (`fail`), or the same key once more (`retry`)
 500, a generation that failed              yes          one retry on the model, then the next; the last takes the rest
@@ -14,7 +14,8 @@ a content refusal                          yes          one try on the next mode
 an input the model refuses, a lost task    yes          failed
 a result                                   yes          completed
 
-While a model's quota is used up the fleet may pass it over without a submission: `Fleet.used_up` holds those times.
+While a model's quota is used up the fleet may pass it over without a submission: `Fleet.used_up` holds those times. A
+submission of unknown acceptance is followed by no other model's: its resend waits for the quota.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -223,15 +224,16 @@ def _walk(story: Story, met: Sequence[Met], fleet: Fleet) -> bool:
     if not story.posts:
         raise _Wrong("it was never submitted")
     used, so_far = [0] * len(story.request.models), _SoFar()
-    place = _passed_over(story, fleet, 0, story.posts[0], _ms(story.view["created_at"]))
+    place = _passed_over(story, fleet, 0, story.posts[0], _ms(story.view["created_at"]), used)
     for number, one in enumerate(met):
         used[place] += one.kind not in {"free", "quota", "definite"} or bool(story.posts[number]["task_id"])
         allowed = list(_allowed(story.request, one, place, used, so_far))
         if number + 1 == len(met):
             return _ended(story, one, place, allowed, met)
         here, following = story.posts[number], story.posts[number + 1]
-        place = _moved(story, fleet, allowed, here, following)
-        resent = one.kind == "unsure" and following["idempotency_key"] == here["idempotency_key"]
+        place = _moved(story, fleet, allowed, here, following, used)
+        same_key = following["idempotency_key"] == here["idempotency_key"]
+        resent = same_key and (one.kind == "unsure" or so_far.is_resend)
         so_far = _SoFar(resent, so_far.resent or resent, so_far.rejected or one.kind == "rejected")
         _in_time(story, here, following, one)
     raise AssertionError
@@ -247,7 +249,9 @@ def _allowed(request: Request, one: Met, place: int, used: Sequence[int], so_far
         case "free":
             yield _After(place)
         case "quota":
-            yield _After(place + 1 if alternates else place)
+            yield _After(place)  # also where another was free: that is held by `_moved`
+            if not so_far.is_resend:
+                yield from (_After(at) for at, tries in enumerate(used) if not tries and at != place)
         case "definite" | "lost":
             yield failed
         case "rejected":
@@ -269,33 +273,64 @@ def _after_unsure(so_far: _SoFar, place: int, failed: _After, *, resend: bool) -
 
 
 def _moved(
-    story: Story, fleet: Fleet, allowed: Sequence[_After], here: Mapping[str, Any], following: Mapping[str, Any]
+    story: Story,
+    fleet: Fleet,
+    allowed: Sequence[_After],
+    here: Mapping[str, Any],
+    following: Mapping[str, Any],
+    used: Sequence[int],
 ) -> int:
     """Say on which model the next submission rightly is; raise ``_Wrong``."""
     for after in allowed:
         if after.place is None:
             continue
         try:
-            place = _passed_over(story, fleet, after.place, following, here["at_ms"])
+            place = _passed_over(story, fleet, after.place, following, here["at_ms"], used)
         except _Wrong:
             continue
-        if place == after.place and after.same_key and following["idempotency_key"] != here["idempotency_key"]:
+        if len(allowed) > 1 and after is allowed[0] and place == after.place:
+            _no_other_was_free(story, fleet, [a.place for a in allowed[1:]], here, following)
+        if after.same_key and place != after.place:
+            raise _Wrong("a submission of unknown acceptance was followed by another model's")
+        if after.same_key and following["idempotency_key"] != here["idempotency_key"]:
             raise _Wrong("a submission of unknown acceptance was sent again under another key")
         return place
     words = " or ".join(_said(story, after) for after in allowed) or "nothing"
     raise _Wrong(f"after {here['step']} of {here['model']} came a submission to {following['model']}, not {words}")
 
 
-def _passed_over(story: Story, fleet: Fleet, place: int, post: Mapping[str, Any], since_ms: int) -> int:
-    """Give the place of a submission that is due on `place`, or later where the models between were used up."""
+def _passed_over(
+    story: Story, fleet: Fleet, place: int, post: Mapping[str, Any], since_ms: int, used: Sequence[int]
+) -> int:
+    """Give the place of a submission that is due on `place`, or on an untried model where that one was used up."""
     models = story.request.models
-    for at in range(place, len(models)):
-        if models[at] == post["model"]:
-            return at
-        spans = fleet.used_up.get(models[at], ())
-        if not any(begun <= post["at_ms"] and over + PASSING_OVER_MS >= since_ms for begun, over in spans):
-            break
+    if models[place] == post["model"]:
+        return place
+    is_used_up = _was_used_up(fleet, models[place], since_ms, post["at_ms"])
+    untried = [at for at, model in enumerate(models) if model == post["model"] and not used[at]]
+    if is_used_up and untried:
+        return untried[0]
     raise _Wrong(f"a submission to {post['model']} where one to {models[place]} was due")
+
+
+def _was_used_up(fleet: Fleet, model: str, since_ms: int, until_ms: int) -> bool:
+    spans = fleet.used_up.get(model, ())
+    return any(begun <= until_ms and over + PASSING_OVER_MS >= since_ms for begun, over in spans)
+
+
+def _no_other_was_free(
+    story: Story,
+    fleet: Fleet,
+    places: Sequence[int | None],
+    here: Mapping[str, Any],
+    following: Mapping[str, Any],
+) -> None:
+    """Hold that a job which waited for its model's quota had no other model to go to."""
+    for at in places:
+        if at is None:  # an end is as right as another submission
+            return
+        if not _was_used_up(fleet, story.request.models[at], here["at_ms"], following["at_ms"]):
+            raise _Wrong(f"it waited for {here['model']} while {story.request.models[at]} was free")
 
 
 def _in_time(story: Story, here: Mapping[str, Any], following: Mapping[str, Any], one: Met) -> None:

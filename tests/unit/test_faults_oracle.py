@@ -211,9 +211,10 @@ def test_what_was_paid_twice_is_counted(way: Story, unsure: int, hidden: int, tw
     assert judge(way, FLEET) == Verdict(right=True, unsure=unsure, hidden=hidden, twice=twice, vain=vain)
 
 
-def test_a_resend_may_have_to_go_to_another_model() -> None:
-    """Where the model is at its limit by then, the next model's submission follows an unknown one, and is counted."""
+def test_a_resend_goes_to_no_other_model() -> None:
+    """Also where the model is at its limit by then: it waits, or it may be paid twice."""
     way = story(accepted(step="accept_then_close"), accepted(B), models=(A, B), policy="retry")
     verdict = judge(way, Fleet(2.5, {A: [(CREATED_MS + 500, CREATED_MS + 900)]}))
-    assert (verdict.right, verdict.vain, verdict.elsewhere) == (True, 1, 1)
-    assert not judge(way, FLEET).right
+    assert (verdict.right, verdict.vain, verdict.elsewhere) == (False, 1, 1)
+    waited = story(accepted(step="accept_then_close"), resent(accepted()), models=(A, B), policy="retry")
+    assert judge(waited, Fleet(2.5, {A: [(CREATED_MS + 500, CREATED_MS + 900)]})).right
