@@ -193,7 +193,7 @@ _POLL = (  # a refused look-up ends no task: the code only says what it was
     replace(_MISSING, name="404_410_bare", statuses={404, 410}, patience=BARE_MISSING_PATIENCE),
     *_SHARED,
     # The task id is all that a look-up says, so this refuses the id (trap 1); wordless, it is doubted for longer.
-    replace(_MISSING, name="422", statuses={422}, patience=BARE_MISSING_PATIENCE),
+    replace(_MISSING, name="422", statuses={422}, patience=None),  # most likely that; it says too little to be believed
     Rule("5xx_bare", _C.GATEWAY_UNAVAILABLE, "seen", _5XX, enveloped=False),
     Rule("not_ready", _C.GATEWAY_UNAVAILABLE, "seen", {408, 425, 455, 503, *_PROXY}),
     Rule("5xx", _C.SERVER_ERROR, "doc", _5XX),

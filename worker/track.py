@@ -31,8 +31,9 @@ from worker.store import Applied, Store
 from worker.submit import tell_decision
 from worker.unrecognised import Unrecognised
 
-# Assumed: a refused look-up that speaks of the generation is believed when it is said twice, so long apart.
-DOUBTFUL_PATIENCE = Patience(2, 10.0)
+# Assumed: an error that speaks of the generation in place of the task's state is believed when it is said again, so long
+# apart; one that comes as a server error much later, since a refused look-up says nothing about a task.
+DOUBTFUL_PATIENCE, REFUSAL_PATIENCE = Patience(2, 10.0), Patience(10, 300.0)
 
 
 class Track:
@@ -110,7 +111,8 @@ class Track:
         failure = classify(answer.signal)
         self._unrecognised.tell(failure, job_id=job.id, model=attempt.model)
         if answer.doubtful and failure.patience is None:
-            return replace(failure, patience=DOUBTFUL_PATIENCE)
+            is_refusal = (failure.http_status or 0) >= 400
+            return replace(failure, patience=REFUSAL_PATIENCE if is_refusal else DOUBTFUL_PATIENCE)
         return failure
 
     async def _weigh(self, claim: Claim, job: Job, attempt: Attempt, look: Look, failure: Failure) -> None:

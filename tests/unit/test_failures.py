@@ -271,7 +271,6 @@ def test_an_enveloped_500_counts_but_was_not_accepted(message: str | None) -> No
         (Signal(Stage.POLL, 410), MISSING_PATIENCE),
         (Signal(Stage.POLL, 200, "422", "recordInfo is null"), MISSING_PATIENCE),
         (Signal(Stage.POLL, 404, enveloped=False), BARE_MISSING_PATIENCE),
-        (Signal(Stage.POLL, 422), BARE_MISSING_PATIENCE),
     ],
 )
 def test_a_missing_task_is_lost_only_after_a_while(signal: Signal, patience: object) -> None:
@@ -367,3 +366,11 @@ def test_verdicts_of_our_own_have_rows(code: Code, category: Category, counts: b
     assert (failure.code, failure.category, failure.counts_as_attempt) == (code, category, counts)
     assert (failure.acceptance, failure.message, failure.source) == (acceptance, "said so", "ours")
     assert (failure.http_status, failure.gateway_code, failure.patience) == (None, None, None)
+
+
+def test_only_what_says_that_the_task_is_missing_counts_toward_its_loss() -> None:
+    """A 422 at a look-up is most likely that, but a guess ends no paid task."""
+    guess = classify(Signal(Stage.POLL, 422))
+    assert (guess.code, guess.category, guess.patience) == (Code.TASK_LOST, Category.RETRYABLE, None)
+    doubted = {rule.name for rule in RULES if Stage.POLL in rule.stages and rule.patience is not None}
+    assert doubted == {"poll_record_missing", "poll_404_410", "poll_404_410_bare"}

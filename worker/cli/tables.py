@@ -93,6 +93,8 @@ def _notes(view: Row, now_ms: int) -> Iterator[Text]:
         yield _note("held", f"{hold['reason']} for {since}; next probe {probe}", "bold red")
     if until := view["rate_limited_until"]:
         yield _note("rate limit", f"submissions go on {ahead(until, now_ms)}", "yellow")
+    if limit := view["learned_limit"]:
+        yield _note("limit", f"{limit['requests']} submissions in {limit['per_s']} s, learned from refusals", "dim")
     for row in view["cooldowns"]:
         yield _note(
             "cooldown",

@@ -161,6 +161,7 @@ FLEET_EXAMPLE = {
     "jobs": {"video": {"processing": 7, "waiting": 5, "completed": 90}},
     "hold": None,
     "rate_limited_until": None,
+    "learned_limit": {"requests": 60, "per_s": 60},
     "cooldowns": [{"model": "veo3", "until": "2026-03-02T21:00:00.000Z"}],
     "workers": [_WORKER],
     "webhooks": {"pending": 1, "delivered": 101, "dead": 0},

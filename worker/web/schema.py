@@ -332,6 +332,13 @@ class MoneyView(Described):
     unknown_submits: UnknownSubmitsView
 
 
+class LearnedLimitView(Described):
+    """How many submissions the gateway takes, as its refusals have taught."""
+
+    requests: int
+    per_s: int = Field(description="In so many seconds.")
+
+
 class FleetView(Described):
     """How the fleet stands."""
 
@@ -340,6 +347,7 @@ class FleetView(Described):
     jobs: dict[str, dict[str, int]] = Field(description="Kind, then status, then how many.")
     hold: HoldView | None
     rate_limited_until: Time
+    learned_limit: LearnedLimitView | None
     cooldowns: list[CooldownView]
     workers: list[WorkerView]
     webhooks: dict[str, int] = Field(description="Deliveries by state.")
