@@ -31,8 +31,8 @@ from worker.store import Applied, Store
 from worker.submit import tell_decision
 from worker.unrecognised import Unrecognised
 
-# Assumed: an error that speaks of the generation in place of the task's state is believed when it is said again, so long
-# apart; one that comes as a server error much later, since a refused look-up says nothing about a task.
+# Assumed: an error that speaks of the generation in place of the task's state is believed when it is said again, so
+# long apart; one that comes as a server error much later, since a refused look-up says nothing about a task.
 DOUBTFUL_PATIENCE, REFUSAL_PATIENCE = Patience(2, 10.0), Patience(10, 300.0)
 
 

@@ -214,6 +214,16 @@ def test_without_refusals_nothing_waits(lane: Lane) -> None:
     assert max(simulate(lane, AtRandom(0), jobs=1000).passed) <= 5_000
 
 
+def test_a_clock_set_back_stops_nothing(lane: Lane) -> None:
+    """What was planned by the old time does not hold requests up for as long as the clock went back."""
+    for now_ms in (START_MS + 86_400_000, START_MS):
+        number, _ = lane.take(now_ms)
+        assert number > 0
+        lane.heard(now_ms, number, "refused", 60_000, 60_000)
+    number, again_ms = lane.take(START_MS + 60_001)
+    assert (number > 0, again_ms) == (True, 0)
+
+
 def test_rubbish_counts_as_nothing(lane: Lane) -> None:
     """Whatever lies in the lane's fields, requests go out."""
     fields = ("sent", "heard", "limit", "shut", "pause_until_ms", "probe_until_ms", "grow_at_ms", "window_ms")

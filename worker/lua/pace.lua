@@ -12,7 +12,7 @@
 local PACE = {'sent', 'heard', 'sent_at_ms', 'window_ms', 'limit', 'before', 'suspect', 'chunk', 'grow_at_ms',
   'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms'}
 local GROWTH_MOST, GROW_EVERY_MS, LEAST_TO_FORGET = 4, 15000, 60
-local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS = 2000, 32000, 60000
+local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS, LONGEST_ANSWER_MS = 2000, 32000, 60000, 600000
 local UNLEARNED_LOOKS_MS = 10000  -- there are many look-ups: their log is kept short while it teaches nothing
 local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
 local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
@@ -28,7 +28,12 @@ local function pace_read(state, log, now_ms)
   local length_ms = lane.window_ms
   if length_ms == 0 then length_ms = lane.is_costly and LONGEST_WINDOW_MS or UNLEARNED_LOOKS_MS end
   lane.span_ms = length_ms + math.floor(length_ms / MARGIN)
+  -- What lies further ahead than this script ever plans is of a clock that has been set back since.
+  if lane.pause_until_ms > now_ms + LONGEST_WINDOW_MS then lane.pause_until_ms = 0 end
+  if lane.probe_until_ms > now_ms + LONGEST_ANSWER_MS then lane.probe_until_ms = 0 end
+  if lane.grow_at_ms > now_ms + GROW_EVERY_MS then lane.grow_at_ms = now_ms end
   redis.call('ZREMRANGEBYSCORE', log, '-inf', now_ms - lane.span_ms)
+  redis.call('ZREMRANGEBYSCORE', log, now_ms + LONGEST_WINDOW_MS, '+inf')
   if now_ms - lane.sent_at_ms > lane.span_ms then lane.heard = lane.sent end  -- what is still unanswered never is
   return lane
 end
