@@ -17,7 +17,7 @@ from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3
 from jobs.money import money_counters
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
-from jobs.verdict import Acceptance, Category, Code, Failure, Scope
+from jobs.verdict import Category, Code, Failure
 
 MOST_WITH_ONE_KEY = 3  # a gateway that answers a key the same way each time would never make the generation
 MARGIN_MS = 5_000  # from the intent to the POST, and from its answer to the record
@@ -110,13 +110,8 @@ def begin(job: Job, *, now_ms: int, rev: str, patience_ms: int = 0) -> Change:
     it makes one generation of the two. ``patience_ms``: for how long its answer is waited for.
     """
     number = next_number(job)
-    last = job.attempts[-1] if job.attempts else None
     # The model is part of the key: another model's submission is another generation, whatever its number.
-    key = f"{job.id}/{job.round}.{number}.{job.model_index}"
-    unknown = last is not None and last.outcome is Outcome.UNKNOWN
-    sent = sum(attempt.key == last.key for attempt in job.attempts) if last is not None else 0
-    if last is not None and unknown and last.model_index == job.model_index and sent < MOST_WITH_ONE_KEY:
-        key = last.key
+    key = _unresolved_key(job) or f"{job.id}/{job.round}.{number}.{job.model_index}"
     attempt = Attempt(
         number, job.model, job.model_index, job.round, key, now_ms, answered_by_ms=now_ms + patience_ms + MARGIN_MS
     )
@@ -128,6 +123,16 @@ def begin(job: Job, *, now_ms: int, rev: str, patience_ms: int = 0) -> Change:
         next_action_at_ms=None,
     )
     return Change(job, after, Event.SUBMIT, {"event": "attempt.begun", "attempt": number, "model": job.model})
+
+
+def _unresolved_key(job: Job) -> str | None:
+    """Give the key of the model's last submission of unknown acceptance, while no task has come of it."""
+    unknown = next((a for a in reversed(job.attempts) if a.outcome is Outcome.UNKNOWN), None)
+    if unknown is None or unknown.model_index != job.model_index:
+        return None
+    of_key = [attempt for attempt in job.attempts if attempt.key == unknown.key]
+    taken = any(attempt.task_id is not None for attempt in of_key)
+    return None if taken or len(of_key) >= MOST_WITH_ONE_KEY else unknown.key
 
 
 def withdraw(job: Job, *, now_ms: int, rev: str) -> Change:
@@ -248,9 +253,8 @@ def _lesson(failure: Failure, decision: Decision, *, heard: bool) -> Lesson:
         case Hold():
             return Lesson(hold=str(failure.code))
         case _:
-            # A definite answer about the request or the model shows that the account is in order again.
-            in_order = failure.scope in {Scope.REQUEST, Scope.MODEL} and failure.acceptance is Acceptance.NO
-            return Lesson(release_hold=heard and in_order and failure.http_status is not None)
+            # What judges the input has let the account pass; anything else may stand before it.
+            return Lesson(release_hold=heard and failure.code in {Code.INVALID_INPUT, Code.CONTENT_REJECTED})
 
 
 def cooled(change: Change, model: str, until_ms: int) -> Change:
@@ -411,6 +415,8 @@ def _shown(failure: Failure, decision: Decision) -> dict[str, Any]:
     """Write a failure as the contract shows it, with the action that was decided."""
     because = decision.because if isinstance(decision, Fail) else None
     words = f"{failure.message} ({because})" if because else failure.message
+    if failure.acceptance is Acceptance.UNKNOWN:
+        words += "; it may have been accepted, and be paid"
     return shown_failure(failure) | {"action": str(decision.action), "message": words}
 
 

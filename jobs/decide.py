@@ -16,7 +16,8 @@ from config.settings import DailyReset, Settings
 from jobs.job import Job, Outcome, rfc3339
 from jobs.verdict import Action, Category, Code, Failure, Reset, Scope
 
-SHORTEST_COOLDOWN_MS = 1_000  # also where the gateway says that its limit resets at once
+ASKED_AGAIN_MS = 600_000  # how soon a model is tried again whose limit has not been reset when it should have been
+LEAST_RESET_S = 1.0  # a quota that is said to reset sooner is not told truly: its calendar holds
 HOLD_PROBE_S = 5.0  # the first probe after an account failure; the gap grows from there
 ROLLING_DAY_MS = 24 * 3600 * 1000
 MAX_EXPONENT = 30  # 2**30 seconds is past any cap
@@ -99,7 +100,7 @@ def _wish(
     if failure.code is Code.SUBMIT_UNKNOWN:
         return _after_unknown(job, failure, settings, now_ms, rng)
     if failure.code is Code.MODEL_QUOTA_EXCEEDED:
-        reset_ms = quota_reset_ms(failure, settings.quota_reset, now_ms)
+        reset_ms = quota_reset_ms(failure, settings.quota_reset, now_ms, was_due=job.model in cooldowns)
         return _after_quota(job, {**cooldowns, job.model: reset_ms}, now_ms)
     if failure.category is Category.TERMINAL:
         return _after_terminal(job, failure, settings, now_ms)
@@ -177,10 +178,15 @@ def backoff_ms(job: Job, failure: Failure, settings: Settings, rng: Random) -> i
     return round(((failure.retry_after_s or 0.0) + rng.uniform(0, ceiling_s)) * 1000)
 
 
-def quota_reset_ms(failure: Failure, reset: DailyReset, now_ms: int) -> int:
-    """Say when a model's limit resets: as the gateway says, else by the calendar of the limit."""
-    if failure.retry_after_s is not None:
-        return now_ms + max(round(failure.retry_after_s * 1000), SHORTEST_COOLDOWN_MS)
+def quota_reset_ms(failure: Failure, reset: DailyReset, now_ms: int, *, was_due: bool = False) -> int:
+    """Say when a model's limit resets: as the gateway says, else by the calendar of the limit.
+
+    ``was_due``: it was to have been reset by now, so the calendar is not to be trusted: it is asked again soon.
+    """
+    if failure.retry_after_s is not None and failure.retry_after_s >= LEAST_RESET_S:
+        return now_ms + round(failure.retry_after_s * 1000)
+    if was_due:
+        return now_ms + ASKED_AGAIN_MS
     if failure.resets is Reset.ROLLING_DAY:
         return now_ms + ROLLING_DAY_MS
     now = datetime.fromtimestamp(now_ms / 1000, reset.zone)

@@ -4,7 +4,7 @@ A record's form is plain JSON: ``spec`` (written once) and ``state`` (rewritten 
 that scripts compare. Times are integer milliseconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -250,7 +250,7 @@ def from_form(job_id: str, form: Mapping[str, Any]) -> Job:
             rev=form["rev"],
             status=Status(form["status"]),
             result=form["result"],
-            looks={number: Look(**look) for number, look in form["looks"].items()},
+            looks={number: Look(**_known(look, _LOOK_FIELDS)) for number, look in form["looks"].items()},
             **{**state, "attempts": tuple(_read_attempt(attempt) for attempt in state["attempts"])},
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -259,7 +259,12 @@ def from_form(job_id: str, form: Mapping[str, Any]) -> Job:
 
 def _read_attempt(form: Mapping[str, Any]) -> Attempt:
     outcome = form.get("outcome")
-    return Attempt(**{**form, "outcome": Outcome(outcome) if outcome else None})
+    return Attempt(**{**_known(form, _ATTEMPT_FIELDS), "outcome": Outcome(outcome) if outcome else None})
+
+
+def _known(form: Mapping[str, Any], fields_known: Collection[str]) -> dict[str, Any]:
+    """Leave out what a newer version has added beside what it means the same by."""
+    return {name: value for name, value in form.items() if name in fields_known}
 
 
 def rfc3339(at_ms: int | None) -> str | None:

@@ -98,7 +98,9 @@ def read_submission(status: int, body: bytes, *, retry_after_s: float | None = N
     inner = _inner(answer)
     code, message = _error(answer, inner)
     fine = 200 <= status < 300 and code is None and answer.get("success") is not False
-    task_id = _task_id(inner, answer, fields=TASK_ID_FIELDS if fine else TASK_ID_FIELDS[:2])
+    error = answer.get("error")
+    places = (inner, answer, error if isinstance(error, dict) else {})
+    task_id = _task_id(*places, fields=TASK_ID_FIELDS if fine else TASK_ID_FIELDS[:2])
     if task_id is not None:
         return TaskAccepted(task_id, _cost(inner))
     return Signal(Stage.SUBMIT, status, code, message, enveloped=_is_envelope(answer), retry_after_s=retry_after_s)
@@ -127,7 +129,10 @@ def read_look(
         return Running(unknown_word="(none)")
     if word in FAILED:
         said = code or (None if word in GENERIC_FAILURES else word.upper())
-        return TaskFailed(Signal(Stage.RESULT, status, said, message), cost=_failure_cost(inner, said))
+        # "error" beside a code, and not a word of a task: the look-up may be what went wrong.
+        doubtful = word == "error" and code is not None and _task_id(inner, answer, fields=TASK_ID_FIELDS) is None
+        signal = Signal(Stage.RESULT, status, said, message)
+        return TaskFailed(signal, doubtful=doubtful, cost=_failure_cost(inner, said))
     if word in DONE:
         return _done(inner, answer, text_output=text_output)
     return Running(unknown_word=None if word in RUNNING else word)
@@ -135,7 +140,7 @@ def read_look(
 
 def _said_of_the_task(status: int, answer: Mapping[str, Any]) -> Signal | None:
     """Read an error in the gateway's envelope that is no refusal of the look-up but the end of the task."""
-    if not isinstance(answer.get("error"), dict) or status in {401, 402, 403, 404, 410, 429}:
+    if not isinstance(answer.get("error"), dict) or status in {401, 402, 403, 404, 410, 429} or status > 500:
         return None
     code, message = _error(answer, _inner(answer))
     if not GENERATION_FAILURE.search(f"{code or ''} {message or ''}"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.failures import classify, explain_dict
-from jobs.verdict import Failure, Signal, Stage
+from jobs.verdict import Failure, Signal, Stage, Transport
 from worker.exits import Failed, WrongUsage
 
 SOURCES = {
@@ -18,13 +18,25 @@ SOURCES = {
     "ours": "decided on this side",
 }
 JUDGED = ("code", "category", "action")
+ROW_KEYS = ("stage", "status", "code", "message", "transport", "expect", "source")
 
 
-def explain_one(stage: str, status: int | None, code: str | None, message: str | None, *, as_json: bool) -> int:
+def explain_one(
+    stage: str,
+    status: int | None,
+    code: str | None,
+    message: str | None,
+    transport: str | None = None,
+    *,
+    as_json: bool,
+) -> int:
     """Print the verdict on one failure."""
     if stage not in set(Stage):
         raise WrongUsage(f"--stage: {stage} is not one of {', '.join(Stage)}")
-    _print(classify(Signal(Stage(stage), status, code, message)), as_json=as_json)
+    if transport is not None and transport not in set(Transport):
+        raise WrongUsage(f"--transport: {transport} is not one of {', '.join(Transport)}")
+    met = None if transport is None else Transport(transport)
+    _print(classify(Signal(Stage(stage), status, code, message, transport=met)), as_json=as_json)
     return 0
 
 
@@ -34,8 +46,8 @@ def explain_file(path: Path, *, as_json: bool) -> int:
     for number, row in _rows(path):
         failure = classify(_signal(row, number))
         expected = row.get("expect") or {}
-        if not isinstance(expected, dict):
-            raise Failed(f"--file: line {number}: expect must be a JSON object")
+        if not isinstance(expected, dict) or expected.keys() - set(JUDGED):
+            raise Failed(f"--file: line {number}: expect must be an object of {', '.join(JUDGED)}")
         wrong = {
             name: expected[name]
             for name in JUDGED
@@ -71,13 +83,19 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _signal(row: dict[str, Any], number: int) -> Signal:
+    if unknown := row.keys() - ROW_KEYS:
+        raise Failed(f"--file: line {number}: {sorted(unknown)[0]} is none of {', '.join(ROW_KEYS)}")
+    transport = row.get("transport")
+    if transport is not None and transport not in set(Transport):
+        raise Failed(f"--file: line {number}: transport must be one of {', '.join(Transport)}")
     stage, status, code = row.get("stage"), row.get("status"), row.get("code")
     if stage not in set(Stage):
         raise Failed(f"--file: line {number}: stage must be one of {', '.join(Stage)}")
     if status is not None and (not isinstance(status, int) or isinstance(status, bool)):
         raise Failed(f"--file: line {number}: status must be a whole number or null")
     message = row.get("message")
-    return Signal(Stage(stage), status, None if code is None else str(code), None if message is None else str(message))
+    words = (None if code is None else str(code), None if message is None else str(message))
+    return Signal(Stage(stage), status, *words, transport=None if transport is None else Transport(transport))
 
 
 def _print(failure: Failure, *, as_json: bool) -> None:

@@ -130,6 +130,16 @@ class Fleet:
         await self._link.command("PUBLISH", self._keys.one("wake"), "due")
         return bool(resumed)
 
+    # --- submissions
+
+    async def unsent(self, now_ms: int, requests_per_minute: int, *, is_probe: bool) -> None:
+        """Give back what a claim took that sent nothing: a hold's probe, a place in the budget of requests a minute."""
+        gate = self._keys.one("gate")
+        if is_probe:
+            await self._link.command("HSET", gate, "probe_at_ms", now_ms)
+        if requests_per_minute:
+            await self._link.command("HINCRBY", gate, "booked_ms", -(60_000 // requests_per_minute))
+
     # --- what there is
 
     async def overview(self, now_ms: int) -> Overview:

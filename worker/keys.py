@@ -18,7 +18,8 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:events | stream | one snapshot an event; trimmed to RETENTION_S, never past a pending delivery |
 | {p}:counters | hash | metric counters, ``name|label|...`` |
 | {p}:gate | hash | paused kinds, hold and budget of the fleet's submissions; models probed; the last trimmed event |
-| {p}:pace:LANE, {p}:sent:LANE | hash, sorted set | what is known of the limit on requests; when they went out |
+| {p}:pace:LANE | hash | what is known of the gateway's limit on requests |
+| {p}:sent:LANE, {p}:awaited:LANE | sorted set | when requests went out, for a minute; whose answer is awaited |
 | {p}:cooldowns | hash | model -> time at which its limit resets |
 | {p}:health | hash | MODEL\|failures in a row, MODEL\|ok_at_ms, MODEL\|failed_at_ms |
 | {p}:workers | hash | worker's id -> what it is and when it was last alive |
@@ -70,8 +71,8 @@ class Keys:
     def leases(self, name: str) -> str:  # noqa: D102
         return f"{self.prefix}:leases:{name}"
 
-    def pace(self, lane: str) -> tuple[str, str]:  # noqa: D102
-        return f"{self.prefix}:pace:{lane}", f"{self.prefix}:sent:{lane}"
+    def pace(self, lane: str) -> tuple[str, str, str]:  # noqa: D102
+        return f"{self.prefix}:pace:{lane}", f"{self.prefix}:sent:{lane}", f"{self.prefix}:awaited:{lane}"
 
     def reply(self, token: str) -> str:  # noqa: D102
         return f"{self.prefix}:reply:{token}"

@@ -127,7 +127,7 @@ class Store:
     ) -> Applied | Exists | Stale | Wait:
         """Write a change whole or not at all; safe to repeat. ``announce`` wakes workers in other processes.
 
-        ``Wait`` is the answer only to a submission's beginning; ``is_hold_probe`` where it is to try a hold.
+        ``Wait`` is the answer only to a submission's beginning; ``is_hold_probe`` where it tries a hold, or has.
 
         Raises ``RedisAway`` when it is unknown whether it was written: repeat it.
         """
@@ -360,6 +360,14 @@ class Store:
             },
         )
 
+    async def tell(self, claim: Claim) -> None:
+        """Tell the fleet what became of a submission whose claim was lost meanwhile."""
+        if claim.heard is None:
+            return
+        keys = [self.keys.one("gate"), self.keys.one("cooldowns"), *self.keys.pace(claim.heard.lane)]
+        await self._link.script("tell", keys, _heard(claim))
+        claim.heard = None
+
     async def renew(self, wheel: str, claims: Sequence[Claim]) -> None:
         """Prolong claims by one lease period; those that were lost stay as they are and run out."""
         sent_s = clock_s()
@@ -470,7 +478,7 @@ def _heard(claim: Claim | None) -> tuple[Argument, ...]:
     heard = claim.heard if claim is not None else None
     if claim is None or heard is None:
         return ("", "", 0, 0, 0, 0)
-    return (heard.what, heard.model, int(heard.accepted), claim.number, heard.pause_ms, heard.window_ms)
+    return (heard.what, heard.model, int(heard.lifts), claim.number, heard.pause_ms, heard.window_ms)
 
 
 def _present(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ submission as of unknown acceptance. A task id that was answered is always store
 
 import json
 import random
-from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from config.log import log
 from config.settings import Settings
@@ -18,7 +16,7 @@ from jobs.changes import Change
 from jobs.decide import decide, quota_reset_ms
 from jobs.failures import classify, own_failure
 from jobs.job import Job, Look, Outcome
-from jobs.pacing import SUBMISSIONS, heard
+from jobs.pacing import SUBMISSIONS, Heard, heard
 from jobs.polling import next_look_ms
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Signal, Stage
@@ -41,35 +39,43 @@ class Submit:
         self._rng = rng
 
     async def __call__(self, claim: Claim, claims: Claims) -> None:
-        """Submit the claimed job once, or decide why not."""
+        """Submit the claimed job once, or decide why not; whatever became of the claim, what was heard is told."""
+        if not await self._submit(claim, claims):
+            await self._store.fleet.unsent(claims.now_ms, self._settings.requests_per_minute, is_probe=claims.held)
+        await self._store.tell(claim)
+
+    async def _submit(self, claim: Claim, claims: Claims) -> bool:
+        """Take the steps; tell whether a POST went out."""
         job = await self._store.get(claim.member)
         if job is None or job.ended or job.status is Status.PROCESSING:
             await self._store.release(claim, None)
-            return
+            return False
         failure, outcome = self._objection(job, claims)
         if failure is not None:
-            await self._settle(claim, job, failure, outcome, claims.cooldowns)
-            return
+            await self._settle(claim, job, failure, outcome, claims)
+            return False
         body = submission_body(job.model, await self._store.input(job.id))
         if not await self._may_resend(claim, job):
-            return
+            return False
         job = await self._begin(claim, job, is_hold_probe=claims.held)
         if job is None or job.current is None:
-            return
+            return False
         if not claim.held:  # this process or Redis stood still for longer than the lease: another may be at it
+            claim.heard = Heard(SUBMISSIONS, "lost", job.model)
             await self._withdraw(job)
-            return
+            return False
         answer = await self._gateway.submit(job.spec.kind, body, idempotency_key=job.current.key, tally=claim.counters)
         match answer:
             case Accepted():
-                claim.heard = heard(SUBMISSIONS, None, model=job.model, accepted=True)
+                claim.heard = heard(SUBMISSIONS, None, model=job.model)
                 await self._accept(claim, job, answer)
             case Refused(failure):
                 claim.heard = heard(SUBMISSIONS, failure, model=job.model)
-                await self._settle(claim, job, failure, Outcome.REFUSED, claims.cooldowns)
+                await self._settle(claim, job, failure, Outcome.REFUSED, claims)
             case Unknown(failure):
                 claim.heard = heard(SUBMISSIONS, failure, model=job.model)
-                await self._settle(claim, job, failure, Outcome.UNKNOWN)
+                await self._settle(claim, job, failure, Outcome.UNKNOWN, claims)
+        return True
 
     def _objection(self, job: Job, claims: Claims) -> tuple[Failure | None, Outcome | None]:
         """Name what stands against submitting at all, and how it ends an attempt that was begun."""
@@ -161,25 +167,21 @@ class Submit:
     async def _insist(self, change: Change) -> Applied | Exists | Stale | Wait:
         return await patiently(lambda: self._store.apply(change), whatever=True)
 
-    async def _settle(
-        self,
-        claim: Claim,
-        job: Job,
-        failure: Failure,
-        outcome: Outcome | None,
-        cooldowns: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
+    async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome | None, claims: Claims) -> None:
         now_ms = self._store.now_ms()
         rev = self._store.new_rev()
         if rescue := late.rescued(job, outcome=outcome, failure=failure, now_ms=now_ms, rev=rev):
             if isinstance(await patiently(lambda: self._store.apply(rescue, claim=claim)), Stale):
                 await self._store.abandon(claim)
             return
-        decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng, cooldowns=cooldowns)
+        decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng, cooldowns=claims.cooldowns)
         change = changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev())
         if failure.code is Code.MODEL_QUOTA_EXCEEDED and outcome is not None:  # it has just said so itself
-            change = changes.cooled(change, job.model, quota_reset_ms(failure, self._settings.quota_reset, now_ms))
-        result = await patiently(lambda: self._store.apply(change, claim=claim))
+            was_due = job.model in claims.cooldowns
+            until_ms = quota_reset_ms(failure, self._settings.quota_reset, now_ms, was_due=was_due)
+            change = changes.cooled(change, job.model, until_ms)
+        is_probe = claims.held and outcome is not None
+        result = await patiently(lambda: self._store.apply(change, claim=claim, is_hold_probe=is_probe))
         if isinstance(result, Stale):
             await self._store.abandon(claim)
             await self._note_refusal(job, failure, outcome)

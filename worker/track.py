@@ -31,6 +31,7 @@ from worker.store import Applied, Store
 from worker.submit import tell_decision
 from worker.unrecognised import Unrecognised
 
+UNTOLD_LIFETIMES = 7  # for so much longer a task given up is looked at while no look-up succeeds
 # Assumed: an error that speaks of the generation in place of the task's state is believed when it is said again, so
 # long apart; one that comes as a server error much later, since a refused look-up says nothing about a task.
 DOUBTFUL_PATIENCE, REFUSAL_PATIENCE = Patience(2, 10.0), Patience(10, 300.0)
@@ -197,7 +198,9 @@ class Track:
                 look = refused(look, classify(signal), now_ms)
             case Running():
                 look = clear(look)
-        if given_up_ms >= late_lifetime_ms(attempt):
+        # One refused look says nothing of the task, however long it had not been looked at.
+        is_told = not isinstance(answer, LookRefused) or classify(answer.signal).patience is not None
+        if given_up_ms >= late_lifetime_ms(attempt) * (1 if is_told else UNTOLD_LIFETIMES):
             await self._end_late(claim, job, attempt, late.last_word(attempt))
         else:
             due_ms = now_ms + late_look_ms(given_up_ms, self._rng)

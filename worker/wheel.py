@@ -118,8 +118,10 @@ class Wheel:
             await self._hand_back(claims.items)
             return 0.0
         for claim in claims.items:
-            if held := self._held.get((claim.wheel, claim.member)):
-                # Our own lease had run out while Redis was away: the claim goes on under its new token.
+            held = self._held.get((claim.wheel, claim.member))
+            if held is not None and not held.held:
+                # Our own lease had run out while Redis was away: the claim goes on under its new token. Where it has
+                # not, the duty has ended its claim, and is only not through itself: the member is due anew.
                 held.token, held.valid_until_s = claim.token, claim.valid_until_s
                 continue
             self._held[claim.wheel, claim.member] = claim
@@ -146,7 +148,8 @@ class Wheel:
     def _finished(self, task: asyncio.Task[None]) -> None:
         full = len(self._running) >= self._slots
         claim = self._running.pop(task)
-        self._held.pop((claim.wheel, claim.member), None)
+        if self._held.get((claim.wheel, claim.member)) is claim:
+            del self._held[claim.wheel, claim.member]
         if full:
             self._called.set()
 

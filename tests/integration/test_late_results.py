@@ -294,6 +294,27 @@ async def test_a_task_that_never_ends_is_given_up_after_a_day(bench: Bench) -> N
     assert (await money(bench))["paid_unused"]["reasons"] == {"late_success": 0, "never_ended": 1, "maybe_paid": 0}
 
 
+async def test_no_refused_look_ends_the_watch(bench: Bench, sandbox: Sandbox) -> None:
+    """After a day in which nobody looked: what is refused then says nothing of the task, the next look does."""
+    async with bench.worker():
+        job_id = await bench.submit(input=directed(**NEVER), webhook_events=EVENTS)
+        await bench.standing(job_id, "processing")
+        await cancel(bench.store, job_id)
+        sandbox.control(outage="503")
+        before = sandbox.stats()["lookups"]
+        await age(bench, job_id, LATE_LIFETIME_MS)
+
+        async def is_looked_at() -> bool:
+            await look_now(bench, job_id, 1)
+            return bool(sandbox.stats()["lookups"] > before)
+
+        await eventually(is_looked_at)
+        attempt = (await bench.job(job_id)).attempts[0]
+        assert attempt.watched
+        sandbox.control(outage=None)
+        assert (await late_result(bench, job_id))["status"] == "unknown"
+
+
 async def test_a_late_failure_ends_the_watch(bench: Bench) -> None:
     """What is known to have failed is not looked at any more."""
     fails = {"fail": {"code": "501", "message": "Generation failed"}}

@@ -14,7 +14,7 @@ import redis
 SCRIPT = Path(__file__).parents[2].joinpath("worker", "lua", "pace.lua").read_text("utf-8")
 DRIVER = """
 local now_ms = tonumber(ARGV[2])
-local lane = pace_read(KEYS[1], KEYS[2], now_ms)
+local lane = pace_read(1, now_ms)
 local answer = {}
 if ARGV[1] == 'take' then
   local room, at_ms = pace_room(lane, now_ms)
@@ -37,11 +37,11 @@ class Lane:
 
     def take(self, now_ms: int) -> list[int]:
         """Ask to send: ``[number, 0]``, or ``[0, when to ask again]``."""
-        return [int(part) for part in self._run(["pace", "sent"], ["take", now_ms])]
+        return [int(part) for part in self._run(["pace", "sent", "awaited"], ["take", now_ms])]
 
     def heard(self, now_ms: int, number: int, what: str, pause_ms: int, window_ms: int) -> None:
         """Tell what became of a request."""
-        self._run(["pace", "sent"], ["heard", now_ms, number, what, pause_ms, window_ms])
+        self._run(["pace", "sent", "awaited"], ["heard", now_ms, number, what, pause_ms, window_ms])
 
 
 @dataclass
@@ -226,7 +226,7 @@ def test_a_clock_set_back_stops_nothing(lane: Lane) -> None:
 
 def test_rubbish_counts_as_nothing(lane: Lane) -> None:
     """Whatever lies in the lane's fields, requests go out."""
-    fields = ("sent", "heard", "limit", "shut", "pause_until_ms", "probe_until_ms", "grow_at_ms", "window_ms")
+    fields = ("sent", "granted", "limit", "shut", "pause_until_ms", "probe_until_ms", "grow_at_ms", "window_ms")
     for rubbish in (b"x", b"-1", b"1e400", b"nan", b"\xff", b"99999999999999999999"):
         lane.client.hset("pace", mapping=dict.fromkeys(fields, rubbish))
         number, _ = lane.take(START_MS)

@@ -37,6 +37,7 @@ def look(body: Any, *, status: int = 200, text_output: bool = False) -> Running 
         (200, {"id": 12345}, "12345"),
         (202, {"data": {"id": " t1 "}}, "t1"),
         (500, {"success": False, "error": {"code": "x"}, "data": {"task_id": "t1"}}, "t1"),
+        (409, {"success": False, "error": {"code": "duplicate", "task_id": "t1"}}, "t1"),
     ],
 )
 def test_an_acceptance_is_read_in_any_form(status: int, body: Any, task_id: str) -> None:
@@ -143,7 +144,7 @@ def test_done_without_url_is_a_failure_unless_the_model_gives_text() -> None:
 @pytest.mark.parametrize(
     ("status", "body"),
     [(404, {"success": False}), (200, {"code": 422, "msg": "recordInfo is null"}), (200, b"<html>"), (200, b""),
-     (500, b""),
+     (500, b""), (503, {"error": {"message": "Failed to generate response: upstream unavailable"}}),
      (401, {"error": {"code": "invalid_api_key"}}), (200, {"success": False, "error": "no"}), (200, b"[1]")],
 )  # fmt: skip
 def test_a_refused_look_is_no_failure_of_the_task(status: int, body: Any) -> None:
@@ -226,3 +227,19 @@ def test_what_a_failed_generation_cost_is_kept_where_told(data: dict[str, Any], 
     answer = look({"code": 200, "data": {"status": "fail", "failCode": code, "failMsg": "no", **data}})
     assert isinstance(answer, TaskFailed)
     assert answer.cost == cost
+
+
+@pytest.mark.parametrize(
+    ("body", "doubtful"),
+    [
+        ({"status": "error", "code": 429, "msg": "slow down"}, True),
+        ({"status": "error", "message": "Generation failed"}, False),
+        ({"data": {"task_id": "t1", "status": "error", "code": "501"}}, False),
+        ({"data": {"status": "failed", "failCode": "429"}}, False),
+    ],
+)
+def test_an_error_that_names_no_task_is_doubted(body: Any, doubtful: bool) -> None:  # noqa: FBT001
+    """The word is a task's state and a look-up's failure alike: beside a code it may be the latter."""
+    answer = look(body)
+    assert isinstance(answer, TaskFailed)
+    assert answer.doubtful is doubtful

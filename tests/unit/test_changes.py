@@ -20,6 +20,7 @@ GENERATION_FAILED = classify(Signal(Stage.RESULT, 200, None, "Video generation f
 TIMED_OUT = own_failure(Code.GENERATION_TIMEOUT, "too long")
 UNKNOWN = classify(Signal(Stage.SUBMIT, 502))
 SERVER_ERROR = classify(Signal(Stage.SUBMIT, 500))
+GENERATION_FAILED = classify(Signal(Stage.RESULT, 200, "501"))
 DAILY = classify(Signal(Stage.SUBMIT, 429, "daily_request_limit_exceeded"))
 POLICY = classify(Signal(Stage.SUBMIT, 400, None, "prompt flagged as violating content policies"))
 
@@ -231,6 +232,18 @@ def test_an_unknown_is_resent_once_a_round_even_after_a_kept_task() -> None:
     assert job.failure["code"] == "submit_unknown"
 
 
+def test_a_key_goes_along_until_a_task_has_come_of_it() -> None:
+    """Also past a resend that was refused: a gateway that heeds the key answers with the first one's task."""
+    job, sent = lost(job_of())
+    job = begun(settled(begun(job), SERVER_ERROR, Outcome.REFUSED)[0])
+    assert job.current is not None
+    assert job.current.key == sent.key
+    job = changes.accept(job, "t", first_look_ms=1, now_ms=NOW_MS, rev="5").after
+    job = begun(settled(job, GENERATION_FAILED, Outcome.FAILED)[0])
+    assert job.current is not None
+    assert job.current.key != sent.key
+
+
 def test_a_kept_task_beside_an_adopted_one_allows_no_second_resend() -> None:
     """Two ids of one key, the tracked one fails: the next attempt has a new key and is not resent."""
     job, first = lost(job_of())
@@ -348,11 +361,21 @@ def test_backoff_grows_with_attempts_although_acceptance_resets_deferrals() -> N
     assert waits_s == [2, 4, 8, 16]
 
 
-@pytest.mark.parametrize(("status", "releases"), [(422, True), (400, True), (402, False), (401, False), (500, False)])
+@pytest.mark.parametrize(
+    ("status", "words", "releases"),
+    [(422, "custom_mode is required", True), (400, "prompt flagged as violating content policies", True),
+     (422, None, False), (413, None, False), (404, None, False), (402, None, False), (401, None, False),
+     (500, None, False)],
+)  # fmt: skip
 @pytest.mark.parametrize("policy", ["fail", "hold"])
-def test_only_a_definite_answer_about_the_request_releases_a_hold(status: int, releases: bool, policy: str) -> None:  # noqa: FBT001
-    """A 422 shows that the account is in order again; a 402 shows the contrary, and a 500 nothing."""
-    failure = classify(Signal(Stage.SUBMIT, status))
+def test_only_a_verdict_on_the_input_releases_a_hold(
+    status: int,
+    words: str | None,
+    releases: bool,
+    policy: str,  # noqa: FBT001
+) -> None:
+    """What judges the input has let the account pass; a 402 shows the contrary, what stands before both nothing."""
+    failure = classify(Signal(Stage.SUBMIT, status, None, words))
     settings = Settings.from_env({"ACCOUNT_ERRORS": policy})
     _, decision, change = settled(begun(job_of()), failure, Outcome.REFUSED, settings)
     assert change.lesson.release_hold is releases

@@ -174,7 +174,9 @@ def _queues(overview: Overview) -> Iterator[Finding]:
         yield Finding("pause", "warning", says, f"onysoft-worker resume {kind}")
     for model, until_ms in overview.cooldowns.items():
         says = f"{model} is not submitted to until {rfc3339(until_ms)}: its quota is used up"
-        yield Finding("cooldown", "warning", says, "wait, or raise the quota in your Onysoft account")
+        yield Finding(
+            "cooldown", "warning", says, "wait: one submission tries it then (QUOTA_RESET, where it was not told)"
+        )
     late = {name: depth for name, depth in overview.queues.items() if depth.oldest_s > OLDEST_S}
     for name, depth in late.items():
         says = f"the oldest entry of {name} is due for {depth.oldest_s / 60:.0f} min ({depth.due} are due)"

@@ -5,8 +5,8 @@
 --      11 counters          12 events            13 pending deliveries 14 sequence         15 ended jobs
 --      16 gate              17 cooldowns         18 deliveries of job
 --      19 index before with the model   20 index after with the model   21 models' health   22 deadlines
---      23 pace of submissions           24 its log
---      25... one record for each new delivery, in the order of the events that have one
+--      23 pace of the lane              24 its log            25 what it awaits
+--      26... one record for each new delivery, in the order of the events that have one
 -- ARGV  in the order of the take() calls below; a list is preceded by its length
 -- RETURNS  {'ok', seq, number, hold}  written; the number of the submission that begins, else 0; 'held' or 'resumed' where
 --                                the fleet's submissions have been stopped or started by it, else ''
@@ -45,7 +45,7 @@ local ended = take()                -- '1' when the job has ended with this step
 local input = take()                -- a new job's input, '' otherwise
 local hold, release_hold = take(), take()
 local begins, answered_by_ms, is_hold_probe = take(), take(), take()  -- the model a submission begins to, '' for none
-local heard, heard_model, is_accepted = take(), take(), take()  -- what became of a submission: see pace
+local heard, heard_model, lifts = take(), take(), take()  -- what became of a submission: see pace
 local heard_number, heard_pause_ms, heard_window_ms = take(), take(), take()
 local cool_model, cool_until_ms = take(), take()
 local health_model, is_well = take(), take()  -- '' for no news of a model
@@ -80,15 +80,16 @@ redis.call('XLEN', KEYS[12]); redis.call('ZCARD', KEYS[13]); redis.call('LLEN', 
 redis.call('LLEN', KEYS[3]); redis.call('ZCARD', KEYS[15])
 redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17]); redis.call('HLEN', KEYS[21])
 for _, i in ipairs({19, 20, 22}) do redis.call('ZCARD', KEYS[i]) end
-redis.call('HLEN', KEYS[23]); redis.call('ZCARD', KEYS[24])
-for i = 25, #KEYS do redis.call('HLEN', KEYS[i]) end
+redis.call('HLEN', KEYS[23]); redis.call('ZCARD', KEYS[24]); redis.call('ZCARD', KEYS[25])
+for i = 26, #KEYS do redis.call('HLEN', KEYS[i]) end
 local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
 local pending = tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0
 local seq = redis.call('HGET', KEYS[1], 'seq')
-local clock_ms, lane, probes_model = 0, nil, false
-if begins ~= '' or heard ~= '' then
+local clock_ms, clock_us, lane, probes_model = 0, 0, nil, false
+if begins ~= '' then
   local clock = redis.call('TIME')
-  clock_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  clock_us = tonumber(clock[2])
+  clock_ms = clock[1] * 1000 + math.floor(clock_us / 1000)
 end
 if begins ~= '' then
   -- The claim saw the fleet as it was a moment ago: what has been learned since holds for this submission, too.
@@ -96,13 +97,15 @@ if begins ~= '' then
   if redis.call('HEXISTS', KEYS[16], 'hold') == 1 and is_hold_probe ~= '1' then
     return {'wait', string.format('%d', math.max(number('probe_at_ms'), clock_ms + 1000))}
   end
-  local cool_ms = tonumber(redis.call('HGET', KEYS[17], begins) or '0') or 0
+  local cool_ms = tonumber(string.match(redis.call('HGET', KEYS[17], begins) or '', '^%d+$') or '0')
   if cool_ms > clock_ms then return {'wait', string.format('%d', clock_ms)} end
   if cool_ms > 0 then  -- over: one submission finds out whether the limit was reset
     probes_model = true
-    if number('probing:' .. begins) > clock_ms then return {'wait', string.format('%d', clock_ms + 1000)} end
+    if number('probing:' .. begins) > clock_ms then  -- scattered, since they may be many
+      return {'wait', string.format('%d', clock_ms + 2000 + clock_us % 2000)}
+    end
   end
-  lane = pace_read(KEYS[23], KEYS[24], clock_ms)
+  lane = pace_read(23, clock_ms)
   local room, again_ms = pace_room(lane, clock_ms)
   if room < 1 then return {'wait', string.format('%d', again_ms)} end
 end
@@ -149,7 +152,7 @@ for _, event in ipairs(events) do
     delivery = delivery + 1
     if delivery_url ~= gone_url then
       local number = next_sequence()
-      redis.call('HSET', KEYS[24 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
+      redis.call('HSET', KEYS[25 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
         'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
       redis.call('ZADD', KEYS[8], delivery_due_ms, event[4])
       redis.call('ZADD', KEYS[13], number, event[4])
@@ -169,19 +172,17 @@ if begins ~= '' then
   if probes_model then redis.call('HSET', KEYS[16], 'probing:' .. begins, answered_by_ms) end
 end
 if heard ~= '' then
-  lane = pace_read(KEYS[23], KEYS[24], clock_ms)
-  pace_heard(lane, clock_ms, tonumber(heard_number), heard, tonumber(heard_pause_ms), tonumber(heard_window_ms))
-  pace_write(lane)
-  local cool_ms = tonumber(redis.call('HGET', KEYS[17], heard_model) or '')
-  if cool_ms and cool_ms <= clock_ms then
-    redis.call('HDEL', KEYS[16], 'probing:' .. heard_model)
-    if is_accepted == '1' then redis.call('HDEL', KEYS[17], heard_model) end
-  end
+  pace_tell(23, 16, 17, {what = heard, model = heard_model, lifts = lifts, number = heard_number,
+    pause_ms = heard_pause_ms, window_ms = heard_window_ms})
 end
 if hold ~= '' then
   if redis.call('HSETNX', KEYS[16], 'hold', hold) == 1 then
     redis.call('HSET', KEYS[16], 'hold_since_ms', now_ms, 'probe_at_ms', submit, 'probe_gap_ms', submit - now_ms)
     news = 'held'
+  elseif is_hold_probe == '1' then  -- a probe was refused: the next comes after twice the time
+    local gap_ms = tonumber(redis.call('HGET', KEYS[16], 'probe_gap_ms') or '0') or 0
+    gap_ms = math.min(math.max(gap_ms, 2500) * 2, 60000)
+    redis.call('HSET', KEYS[16], 'probe_at_ms', now_ms + gap_ms, 'probe_gap_ms', gap_ms)
   end
 elseif release_hold == '1' then
   if redis.call('HDEL', KEYS[16], 'hold', 'hold_since_ms', 'probe_at_ms', 'probe_gap_ms') > 0 then news = 'resumed' end

@@ -1,6 +1,6 @@
 -- Claim what is due on one or several wheels, each claim under the caller's token for one lease period.
 --
--- KEYS  1 gate  2 cooldowns  3 pace of the lane  4 its log  then for each wheel: the wheel, its leases
+-- KEYS  1 gate  2 cooldowns  3 pace of the lane  4 its log  5 what it awaits  then for each wheel: it, its leases
 -- ARGV  1 token  2 most to claim  3 lease (ms)  4 '1' when the caller has just found Redis back: nobody in the fleet
 --          takes a lease over before one lease period has passed
 --       5 the lane that paces the work: 'submit' (where pauses, holds and the budget apply, too), 'look', or ''
@@ -15,7 +15,7 @@ local lane_name, per_minute = ARGV[5], tonumber(ARGV[6])
 local gated = lane_name == 'submit'
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local wheels = (#KEYS - 4) / 2
+local wheels = (#KEYS - 5) / 2
 local next_due, held, spent = nil, '0', 0
 local gate = {}
 local found = redis.call('HGETALL', KEYS[1])
@@ -33,7 +33,7 @@ local function due_later(at_ms) if not next_due or at_ms < next_due then next_du
 
 local lane
 if lane_name ~= '' then
-  lane = pace_read(KEYS[3], KEYS[4], now_ms)
+  lane = pace_read(3, now_ms)
   local room, again_ms = pace_room(lane, now_ms)
   limit = math.min(limit, room)
   if room == 0 then due_later(again_ms) end
@@ -57,7 +57,7 @@ end
 
 local claims = {}
 local function claim_from(wheel, most)
-  local key, leases = KEYS[3 + 2 * wheel], KEYS[4 + 2 * wheel]
+  local key, leases = KEYS[4 + 2 * wheel], KEYS[5 + 2 * wheel]
   local members = redis.call('ZRANGEBYSCORE', key, '-inf', now_ms, 'LIMIT', 0, most)
   for _, member in ipairs(members) do
     local holder = redis.call('HGET', leases, member)
@@ -72,9 +72,10 @@ local function claim_from(wheel, most)
   end
 end
 
--- First a fair share of each wheel, then whoever has more.
+-- First a fair share of each wheel, then whoever has more; each time from another on, since there may be room for one.
 for round = 1, 2 do
-  for wheel = 1, wheels do
+  for turn = 1, wheels do
+    local wheel = (turn + tonumber(clock[2])) % wheels + 1
     local paused = gated and gate['paused:' .. ARGV[7 + wheel]]
     local left = limit - spent
     if left > 0 and not paused then
@@ -87,8 +88,7 @@ end
 if spent > 0 and gated then
   if per_minute > 0 then redis.call('HSET', KEYS[1], 'booked_ms', math.floor(gate.booked_ms + spent * 60000 / per_minute)) end
   if gate.hold then
-    local gap_ms = math.min(math.max(number('probe_gap_ms'), 2500) * 2, 60000)
-    redis.call('HSET', KEYS[1], 'probe_at_ms', now_ms + gap_ms, 'probe_gap_ms', gap_ms)
+    redis.call('HSET', KEYS[1], 'probe_at_ms', now_ms + math.max(number('probe_gap_ms'), 5000))
   end
 end
 local first_number, limited = 0, '0'
@@ -100,7 +100,7 @@ if lane then pace_write(lane) end
 if limit > 0 then
   for wheel = 1, wheels do
     if not (gated and gate['paused:' .. ARGV[7 + wheel]]) then
-      local first = redis.call('ZRANGE', KEYS[3 + 2 * wheel], 0, 0, 'WITHSCORES')
+      local first = redis.call('ZRANGE', KEYS[4 + 2 * wheel], 0, 0, 'WITHSCORES')
       if first[2] then due_later(tonumber(first[2])) end
     end
   end

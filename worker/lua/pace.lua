@@ -5,21 +5,23 @@
 -- on: never more in any span of that length, so that it does not matter where the gateway's windows begin or whether
 -- they slide. A refusal also shuts the lane for all workers: silence until the pause is over, then one request at a
 -- time, until one passes. Where requests numbered after the refused one pass more often than are refused, it was not
--- about their number; and one refused look-up teaches nothing until another is met at about the same number.
--- While the limit is used up and all is answered, a little more is tried: one request, two, four. That finds out a limit
--- that was learned too low or has been raised, or a window that began anew, at the cost of a refusal: the next is tried
--- GROW_EVERY_MS later. A limit that is far exceeded was none.
-local PACE = {'sent', 'heard', 'sent_at_ms', 'window_ms', 'limit', 'before', 'suspect', 'chunk', 'grow_at_ms',
+-- about their number; and one refused look-up, or one submission refused after hardly any, teaches nothing until another
+-- is met at about the same number.
+-- While the limit is used up and all is answered, one request more is tried, and another when that has passed, two at a
+-- time in the end. That finds out a limit that was learned too low or has been raised, or a window that began anew, at
+-- the cost of a refusal: the next is tried GROW_EVERY_MS later. A limit that is far exceeded was none.
+local PACE = {'sent', 'window_ms', 'limit', 'before', 'suspect', 'grown', 'granted', 'grow_at_ms',
   'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms'}
-local GROWTH_MOST, GROW_EVERY_MS, LEAST_TO_FORGET = 4, 15000, 60
+local STEADY, GROW_EVERY_MS, LEAST_TO_TEACH, LEAST_TO_FORGET = 8, 15000, 3, 60
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS, LONGEST_ANSWER_MS = 2000, 32000, 60000, 600000
 local UNLEARNED_LOOKS_MS = 10000  -- there are many look-ups: their log is kept short while it teaches nothing
 local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
 local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
 
--- Read a lane: KEYS its state and its log. Rubbish counts as nothing.
-local function pace_read(state, log, now_ms)
-  local lane, found = {state = state, log = log}, redis.call('HMGET', state, unpack(PACE))
+-- Read a lane by its three keys: its state, its log, and what is awaited: requests, and until when. Rubbish is nothing.
+local function pace_read(first_key, now_ms)
+  local state, log, open = KEYS[first_key], KEYS[first_key + 1], KEYS[first_key + 2]
+  local lane, found = {state = state, log = log, open = open}, redis.call('HMGET', state, unpack(PACE))
   for i, name in ipairs(PACE) do
     local value = tonumber(found[i] or '0') or 0
     lane[name] = value > 0 and value < 1e15 and math.floor(value) or 0
@@ -34,7 +36,8 @@ local function pace_read(state, log, now_ms)
   if lane.grow_at_ms > now_ms + GROW_EVERY_MS then lane.grow_at_ms = now_ms end
   redis.call('ZREMRANGEBYSCORE', log, '-inf', now_ms - lane.span_ms)
   redis.call('ZREMRANGEBYSCORE', log, now_ms + LONGEST_WINDOW_MS, '+inf')
-  if now_ms - lane.sent_at_ms > lane.span_ms then lane.heard = lane.sent end  -- what is still unanswered never is
+  redis.call('ZREMRANGEBYSCORE', open, '-inf', now_ms)  -- whose answer never came, or was never told
+  redis.call('ZREMRANGEBYSCORE', open, now_ms + LONGEST_ANSWER_MS, '+inf')
   return lane
 end
 
@@ -53,13 +56,14 @@ local function pace_room(lane, now_ms)
   end
   if lane.limit == 0 then return 1e9 end
   local logged = redis.call('ZCARD', lane.log)
-  if logged < lane.limit then lane.chunk = 1; return lane.limit - logged end
+  if logged < lane.limit then lane.granted = 0; return lane.limit - logged end
+  if lane.granted > 0 then return lane.granted end
   if logged > math.max(3 * lane.limit, lane.limit + LEAST_TO_FORGET) then lane.limit, lane.grow_at_ms = 0, 0; return 1e9 end
-  local answered = lane.heard >= lane.sent
+  local answered = redis.call('ZCARD', lane.open) == 0
   if answered and now_ms >= lane.grow_at_ms then
-    local growth = lane.chunk
-    lane.chunk = math.min(2 * growth, GROWTH_MOST)
-    return growth
+    lane.granted = lane.grown < STEADY and 1 or 2
+    lane.grown = lane.grown + lane.granted
+    return lane.granted
   end
   local oldest = redis.call('ZRANGE', lane.log, 0, 0, 'WITHSCORES')
   local free_ms = oldest[2] and tonumber(oldest[2]) + lane.span_ms + 1 or now_ms
@@ -69,8 +73,11 @@ end
 -- Log requests that go out now; return the number of the first. An answer is awaited until `answered_by_ms`.
 local function pace_take(lane, now_ms, count, answered_by_ms)
   local first = lane.sent + 1
-  for number = first, first + count - 1 do redis.call('ZADD', lane.log, now_ms, number) end
-  lane.sent, lane.sent_at_ms = lane.sent + count, now_ms
+  for number = first, first + count - 1 do
+    redis.call('ZADD', lane.log, now_ms, number)
+    if lane.limit > 0 or lane.shut > 0 then redis.call('ZADD', lane.open, answered_by_ms, number) end
+  end
+  lane.sent, lane.granted = lane.sent + count, math.max(lane.granted - count, 0)
   if lane.shut > 0 then lane.probe, lane.probe_until_ms = lane.sent, answered_by_ms end
   return first
 end
@@ -79,12 +86,12 @@ local function pace_refused(lane, now_ms, number, pause_ms, window_ms)
   redis.call('ZREM', lane.log, number)
   local passed = redis.call('ZCARD', lane.log)
   if lane.shut == 0 and lane.limit > 0 and passed >= lane.limit then  -- a growth that was one too many
-    lane.chunk, lane.grow_at_ms = 1, now_ms + GROW_EVERY_MS
+    lane.grown, lane.granted, lane.grow_at_ms = 0, 0, now_ms + GROW_EVERY_MS
   else
     if lane.shut == 0 then
       lane.shut, lane.before, lane.refused, lane.first_refused, lane.after = 1, lane.limit, 0, number, 0
-      lane.probe, lane.probe_until_ms, lane.pauses, lane.chunk = 0, 0, 0, 1
-      if lane.limit == 0 then lane.window_ms, lane.heard = window_ms, lane.sent end  -- it need not be told of all before
+      lane.probe, lane.probe_until_ms, lane.pauses, lane.grown, lane.granted = 0, 0, 0, 0, 0
+      if lane.limit == 0 then lane.window_ms = window_ms end
     end
     lane.refused, lane.first_refused = lane.refused + 1, math.min(lane.first_refused, number)
     if number == lane.probe then
@@ -102,7 +109,7 @@ end
 
 -- Learn what became of a request: 'passed' (whatever else it was answered), 'refused' (429) or 'lost' (no answer).
 local function pace_heard(lane, now_ms, number, what, pause_ms, window_ms)
-  lane.heard = math.min(lane.heard + 1, lane.sent)
+  redis.call('ZREM', lane.open, number)
   if what == 'refused' then
     pace_refused(lane, now_ms, number, pause_ms, window_ms)
   elseif lane.shut > 0 and number == lane.probe then
@@ -111,10 +118,26 @@ local function pace_heard(lane, now_ms, number, what, pause_ms, window_ms)
       lane.shut, lane.pauses = 0, 0
       local is_seen_again = math.abs(lane.limit - lane.suspect) <= lane.suspect / 8
       lane.suspect = lane.limit
-      local is_taught = lane.is_costly or lane.refused > 1 or is_seen_again
+      local is_taught = lane.refused > 1 or is_seen_again or lane.is_costly and lane.limit >= LEAST_TO_TEACH
       if lane.after > lane.refused or not is_taught then lane.limit = lane.before end
     end
   elseif what == 'passed' and lane.shut > 0 and number > lane.first_refused then
     lane.after = lane.after + 1
+  end
+end
+
+-- Tell a lane, and the cooldown of a submission's model, what became of a request. KEYS: the lane's three, then
+-- `gate_key` and `cooldowns_key`, 0 where no model is told of.
+local function pace_tell(first_key, gate_key, cooldowns_key, told)
+  local clock = redis.call('TIME')
+  local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  local lane = pace_read(first_key, now_ms)
+  pace_heard(lane, now_ms, tonumber(told.number), told.what, tonumber(told.pause_ms), tonumber(told.window_ms))
+  pace_write(lane)
+  if gate_key == 0 or told.model == '' then return end
+  local until_ms = string.match(redis.call('HGET', KEYS[cooldowns_key], told.model) or '', '^%d+$')
+  if until_ms and tonumber(until_ms) <= now_ms then
+    redis.call('HDEL', KEYS[gate_key], 'probing:' .. told.model)
+    if told.lifts == '1' then redis.call('HDEL', KEYS[cooldowns_key], told.model) end
   end
 end

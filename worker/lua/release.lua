@@ -1,6 +1,6 @@
 -- Give a claimed member back, due at a time, and note what was seen meanwhile.
 --
--- KEYS  1 wheel  2 its leases  3 job record  4 counters  5 pace of the lane  6 its log
+-- KEYS  1 wheel  2 its leases  3 job record  4 counters  5 pace of the lane  6 its log  7 what it awaits
 -- ARGV  1 member  2 token  3 due (ms), '' to take it off the wheel  4 record field to set or ''  5 its value
 --       6 what became of a request ('' where nothing is to be told)  7 its number  8 pause asked for (ms)  9 window (ms)
 --       10... counters to raise: name, by how much
@@ -8,17 +8,14 @@
 -- INVARIANT  without the lease nothing is written; a record that is gone is not made again.
 -- include pace
 local exists = redis.call('HEXISTS', KEYS[3], 'rev')
-redis.call('ZCARD', KEYS[1]); redis.call('HLEN', KEYS[4]); redis.call('HLEN', KEYS[5]); redis.call('ZCARD', KEYS[6])
+redis.call('ZCARD', KEYS[1]); redis.call('HLEN', KEYS[4]); redis.call('HLEN', KEYS[5])
+redis.call('ZCARD', KEYS[6]); redis.call('ZCARD', KEYS[7])
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
 if ARGV[4] ~= '' and exists == 1 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5]) end
 if ARGV[6] ~= '' then
-  local clock = redis.call('TIME')
-  local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local lane = pace_read(KEYS[5], KEYS[6], now_ms)
-  pace_heard(lane, now_ms, tonumber(ARGV[7]), ARGV[6], tonumber(ARGV[8]), tonumber(ARGV[9]))
-  pace_write(lane)
+  pace_tell(5, 0, 0, {what = ARGV[6], number = ARGV[7], pause_ms = ARGV[8], window_ms = ARGV[9]})
 end
 for i = 10, #ARGV, 2 do redis.pcall('HINCRBY', KEYS[4], ARGV[i], ARGV[i + 1]) end
 return 1
