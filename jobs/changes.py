@@ -17,7 +17,7 @@ from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3
 from jobs.money import money_counters
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
-from jobs.verdict import Category, Code, Failure
+from jobs.verdict import Acceptance, Category, Code, Failure
 
 MOST_WITH_ONE_KEY = 3  # a gateway that answers a key the same way each time would never make the generation
 MARGIN_MS = 5_000  # from the intent to the POST, and from its answer to the record

@@ -17,7 +17,7 @@ from jobs.job import Job, Outcome, rfc3339
 from jobs.verdict import Action, Category, Code, Failure, Reset, Scope
 
 ASKED_AGAIN_MS = 600_000  # how soon a model is tried again whose limit has not been reset when it should have been
-LEAST_RESET_S = 1.0  # a quota that is said to reset sooner is not told truly: its calendar holds
+SHORTEST_COOLDOWN_MS = 1_000
 HOLD_PROBE_S = 5.0  # the first probe after an account failure; the gap grows from there
 ROLLING_DAY_MS = 24 * 3600 * 1000
 MAX_EXPONENT = 30  # 2**30 seconds is past any cap
@@ -100,7 +100,8 @@ def _wish(
     if failure.code is Code.SUBMIT_UNKNOWN:
         return _after_unknown(job, failure, settings, now_ms, rng)
     if failure.code is Code.MODEL_QUOTA_EXCEEDED:
-        reset_ms = quota_reset_ms(failure, settings.quota_reset, now_ms, was_due=job.model in cooldowns)
+        was_due = cooldowns.get(job.model, now_ms + 1) <= now_ms
+        reset_ms = quota_reset_ms(failure, settings.quota_reset, now_ms, was_due=was_due)
         return _after_quota(job, {**cooldowns, job.model: reset_ms}, now_ms)
     if failure.category is Category.TERMINAL:
         return _after_terminal(job, failure, settings, now_ms)
@@ -183,8 +184,8 @@ def quota_reset_ms(failure: Failure, reset: DailyReset, now_ms: int, *, was_due:
 
     ``was_due``: it was to have been reset by now, so the calendar is not to be trusted: it is asked again soon.
     """
-    if failure.retry_after_s is not None and failure.retry_after_s >= LEAST_RESET_S:
-        return now_ms + round(failure.retry_after_s * 1000)
+    if failure.retry_after_s:  # a quota that resets at once is not told truly
+        return now_ms + max(round(failure.retry_after_s * 1000), SHORTEST_COOLDOWN_MS)
     if was_due:
         return now_ms + ASKED_AGAIN_MS
     if failure.resets is Reset.ROLLING_DAY:

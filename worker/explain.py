@@ -84,7 +84,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _signal(row: dict[str, Any], number: int) -> Signal:
     if unknown := row.keys() - ROW_KEYS:
-        raise Failed(f"--file: line {number}: {sorted(unknown)[0]} is none of {', '.join(ROW_KEYS)}")
+        raise Failed(f"--file: line {number}: {min(unknown)} is none of {', '.join(ROW_KEYS)}")
     transport = row.get("transport")
     if transport is not None and transport not in set(Transport):
         raise Failed(f"--file: line {number}: transport must be one of {', '.join(Transport)}")

@@ -177,7 +177,7 @@ class Submit:
         decision = decide(job, failure, self._settings, now_ms=now_ms, rng=self._rng, cooldowns=claims.cooldowns)
         change = changes.settle(job, failure, decision, outcome=outcome, now_ms=now_ms, rev=self._store.new_rev())
         if failure.code is Code.MODEL_QUOTA_EXCEEDED and outcome is not None:  # it has just said so itself
-            was_due = job.model in claims.cooldowns
+            was_due = claims.cooldowns.get(job.model, now_ms + 1) <= now_ms
             until_ms = quota_reset_ms(failure, self._settings.quota_reset, now_ms, was_due=was_due)
             change = changes.cooled(change, job.model, until_ms)
         is_probe = claims.held and outcome is not None

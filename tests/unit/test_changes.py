@@ -371,8 +371,8 @@ def test_backoff_grows_with_attempts_although_acceptance_resets_deferrals() -> N
 def test_only_a_verdict_on_the_input_releases_a_hold(
     status: int,
     words: str | None,
-    releases: bool,
-    policy: str,  # noqa: FBT001
+    releases: bool,  # noqa: FBT001
+    policy: str,
 ) -> None:
     """What judges the input has let the account pass; a 402 shows the contrary, what stands before both nothing."""
     failure = classify(Signal(Stage.SUBMIT, status, None, words))

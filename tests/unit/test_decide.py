@@ -88,6 +88,15 @@ def test_a_model_quota_fails_over_at_once_and_parks_at_the_end() -> None:
     assert job.attempts == ()
 
 
+def test_a_quota_that_was_not_reset_in_time_is_asked_again_soon() -> None:
+    """The hour is assumed: a refusal right after it is no reason to wait for another day."""
+    settings = Settings.from_env({})
+    _, decision = fail(job_of(), DAILY, settings, Outcome.REFUSED, {"a": NOW_MS - 2})
+    assert decision == Park(NOW_MS + 600_000, 0)
+    told = replace(DAILY, retry_after_s=30.0)
+    assert fail(job_of(), told, settings, Outcome.REFUSED, {"a": NOW_MS - 2})[1] == Park(NOW_MS + 30_000, 0)
+
+
 def test_a_job_waits_for_the_first_of_its_models_to_reset() -> None:
     """Models that were left for their quota alone are asked again, at once where that is over by now."""
     settings, soon_ms = Settings.from_env({}), NOW_MS + 60_000
