@@ -43,7 +43,7 @@ class Size:
 
 
 LONG = Size(2000, 15.0, submit_timeout_s=3.0, within_s=600.0, patient=True)  # the slowest answers are too slow
-SHORT = Size(180, 30.0, submit_timeout_s=4.0, within_s=60.0, patient=False)
+SHORT = Size(180, 30.0, submit_timeout_s=4.0, within_s=180.0, patient=False)
 
 
 def with_fail(told: Told) -> Found:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 150.0
+WITHIN_S = 300.0
 HOSTILE = ("hostile, fail", "hostile, retry")
 
 
