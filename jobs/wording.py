@@ -82,7 +82,7 @@ _TAG = re.compile(r"<[^<>]*>?")
 
 def shown(text: str | None) -> str | None:
     """Cut a text of others to one bounded line without control characters or a page's tags; None for nothing left."""
-    if (text or "").lstrip().startswith("<"):
+    if (text or "").lstrip().casefold().startswith(("<html", "<!doctype")):
         text = _TAG.sub(" ", (text or "")[:READ_CHARS])
     kept = " ".join("".join(c if c.isprintable() else " " for c in (text or "")[:READ_CHARS]).split())
     return (kept if len(kept) <= SHOWN_CHARS else f"{kept[: SHOWN_CHARS - 1]}…") or None
