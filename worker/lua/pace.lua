@@ -5,8 +5,8 @@
 -- on: never more in any span of that length, so that it does not matter where the gateway's windows begin or whether
 -- they slide. A refusal also shuts the lane for all workers: silence until the pause is over, then one request at a
 -- time, until one passes. Where requests numbered after the refused one pass more often than are refused, it was not
--- about their number; and one refused look-up, or one submission refused after hardly any, teaches nothing until another
--- is met at about the same number.
+-- about their number; and one submission refused after hardly any teaches nothing until another is met at about the same
+-- number. Look-ups are only quieted: a limit taken for one by mistake would keep paid results from their jobs.
 -- While the limit is used up and all is answered, one request more is tried, and another when that has passed, two at a
 -- time in the end. That finds out a limit that was learned too low or has been raised, or a window that began anew, at
 -- the cost of a refusal: the next is tried GROW_EVERY_MS later. A limit that is far exceeded was none.
@@ -118,7 +118,7 @@ local function pace_heard(lane, now_ms, number, what, pause_ms, window_ms)
       lane.shut, lane.pauses = 0, 0
       local is_seen_again = math.abs(lane.limit - lane.suspect) <= lane.suspect / 8
       lane.suspect = lane.limit
-      local is_taught = lane.refused > 1 or is_seen_again or lane.is_costly and lane.limit >= LEAST_TO_TEACH
+      local is_taught = lane.is_costly and (lane.refused > 1 or is_seen_again or lane.limit >= LEAST_TO_TEACH)
       if lane.after > lane.refused or not is_taught then lane.limit = lane.before end
     end
   elseif what == 'passed' and lane.shut > 0 and number > lane.first_refused then
