@@ -325,12 +325,12 @@ def _no_other_was_free(
     here: Mapping[str, Any],
     following: Mapping[str, Any],
 ) -> None:
-    """Hold that a job which waited for its model's quota had no other model to go to."""
-    for at in places:
-        if at is None:  # an end is as right as another submission
-            return
-        if not _was_used_up(fleet, story.request.models[at], here["at_ms"], following["at_ms"]):
-            raise _Wrong(f"it waited for {here['model']} while {story.request.models[at]} was free")
+    """Hold that a job which came back to its model had found another at its quota meanwhile, or had none to go to."""
+    if None in places:  # an end is as right as another submission
+        return
+    others = [story.request.models[at] for at in places if at is not None]
+    if not any(_was_used_up(fleet, model, here["at_ms"], following["at_ms"]) for model in others):
+        raise _Wrong(f"it waited for {here['model']} while {' and '.join(others)} were free")
 
 
 def _in_time(story: Story, here: Mapping[str, Any], following: Mapping[str, Any], one: Met) -> None:
