@@ -19,7 +19,7 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:counters | hash | metric counters, ``name|label|...`` |
 | {p}:gate | hash | paused kinds, hold and budget of the fleet's submissions; models probed; the last trimmed event |
 | {p}:pace:LANE | hash | what is known of the gateway's limit on requests |
-| {p}:sent:LANE, {p}:awaited:LANE | sorted set | when requests went out, for a minute; whose answer is awaited |
+| {p}:sent:LANE, {p}:awaited:LANE | sorted set | when submissions went out, for a minute; whose answer is awaited |
 | {p}:cooldowns | hash | model -> time at which its limit resets |
 | {p}:health | hash | MODEL\|failures in a row, MODEL\|ok_at_ms, MODEL\|failed_at_ms |
 | {p}:workers | hash | worker's id -> what it is and when it was last alive |

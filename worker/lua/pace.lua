@@ -6,7 +6,8 @@
 -- they slide. A refusal also shuts the lane for all workers: silence until the pause is over, then one request at a
 -- time, until one passes. Where requests numbered after the refused one pass more often than are refused, it was not
 -- about their number; and one submission refused after hardly any teaches nothing until another is met at about the same
--- number. Look-ups are only quieted: a limit taken for one by mistake would keep paid results from their jobs.
+-- number. Look-ups are only quieted, and not logged: a limit taken for one by mistake would keep paid results from their
+-- jobs.
 -- While the limit is used up and all is answered, one request more is tried, and another when that has passed, two at a
 -- time in the end. That finds out a limit that was learned too low or has been raised, or a window that began anew, at
 -- the cost of a refusal: the next is tried GROW_EVERY_MS later. A limit that is far exceeded was none.
@@ -14,7 +15,6 @@ local PACE = {'sent', 'window_ms', 'limit', 'before', 'suspect', 'grown', 'grant
   'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms'}
 local STEADY, GROW_EVERY_MS, LEAST_TO_TEACH, LEAST_TO_FORGET = 8, 15000, 3, 60
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS, LONGEST_ANSWER_MS = 2000, 32000, 60000, 600000
-local UNLEARNED_LOOKS_MS = 10000  -- there are many look-ups: their log is kept short while it teaches nothing
 local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
 local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
 
@@ -26,9 +26,8 @@ local function pace_read(first_key, now_ms)
     local value = tonumber(found[i] or '0') or 0
     lane[name] = value > 0 and value < 1e15 and math.floor(value) or 0
   end
-  lane.is_costly = string.match(state, '%a+$') ~= 'look'
-  local length_ms = lane.window_ms
-  if length_ms == 0 then length_ms = lane.is_costly and LONGEST_WINDOW_MS or UNLEARNED_LOOKS_MS end
+  lane.learns = string.match(state, '%a+$') ~= 'look'
+  local length_ms = lane.window_ms > 0 and lane.window_ms or LONGEST_WINDOW_MS
   lane.span_ms = length_ms + math.floor(length_ms / MARGIN)
   -- What lies further ahead than this script ever plans is of a clock that has been set back since.
   if lane.pause_until_ms > now_ms + LONGEST_WINDOW_MS then lane.pause_until_ms = 0 end
@@ -74,7 +73,7 @@ end
 local function pace_take(lane, now_ms, count, answered_by_ms)
   local first = lane.sent + 1
   for number = first, first + count - 1 do
-    redis.call('ZADD', lane.log, now_ms, number)
+    if lane.learns then redis.call('ZADD', lane.log, now_ms, number) end
     if lane.limit > 0 or lane.shut > 0 then redis.call('ZADD', lane.open, answered_by_ms, number) end
   end
   lane.sent, lane.granted = lane.sent + count, math.max(lane.granted - count, 0)
@@ -118,7 +117,7 @@ local function pace_heard(lane, now_ms, number, what, pause_ms, window_ms)
       lane.shut, lane.pauses = 0, 0
       local is_seen_again = math.abs(lane.limit - lane.suspect) <= lane.suspect / 8
       lane.suspect = lane.limit
-      local is_taught = lane.is_costly and (lane.refused > 1 or is_seen_again or lane.limit >= LEAST_TO_TEACH)
+      local is_taught = lane.learns and (lane.refused > 1 or is_seen_again or lane.limit >= LEAST_TO_TEACH)
       if lane.after > lane.refused or not is_taught then lane.limit = lane.before end
     end
   elseif what == 'passed' and lane.shut > 0 and number > lane.first_refused then
