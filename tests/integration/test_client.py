@@ -377,7 +377,7 @@ async def test_wait_hears_of_the_end_at_once(bench: Bench, client: WorkerClient)
     """The end is heard when it happens, not when the job is looked at again."""
     await bench.submit(id="a")
     waiting = [asyncio.create_task(client.wait("a")) for _ in range(3)]
-    await asyncio.sleep(0.3)
+    await eventually(lambda: heard(client, bench.redis_url))
     started_s = time.monotonic()
     await cancel(bench.store, "a")
     assert {job.status for job in await asyncio.gather(*waiting)} == {"canceled"}
@@ -389,10 +389,10 @@ async def test_wait_survives_lost_connections(bench: Bench, client: WorkerClient
     """When all its connections are cut, a wait goes on and hears of the end."""
     await bench.submit(id="a")
     waiting = asyncio.create_task(client.wait("a", timeout_s=15))
-    await asyncio.sleep(0.2)
+    await eventually(lambda: heard(client, bench.redis_url))
     for kind in ("normal", "pubsub"):
         await bench.raw.client_kill_filter(_type=kind, skipme=True)
-    await asyncio.sleep(0.2)
+    assert not await heard(client, bench.redis_url)
     await cancel(bench.store, "a")
     assert (await waiting).status == "canceled"
 

@@ -50,6 +50,17 @@ async def shown(bench: Bench, job_id: str) -> dict[str, Any]:
     return view(to_form(await bench.job(job_id)))
 
 
+async def ended_by_looks(bench: Bench, job_id: str) -> dict[str, Any]:
+    """Have the first attempt's task looked at until the job has ended; show it."""
+
+    async def check() -> bool:
+        await look_now(bench, job_id)
+        return (await bench.job(job_id)).ended
+
+    await eventually(check)
+    return await shown(bench, job_id)
+
+
 async def late_result(bench: Bench, job_id: str, number: int = 1) -> Mapping[str, Any]:
     """Have an attempt's task looked at until its late end is in the record; give that."""
 
@@ -152,13 +163,7 @@ async def test_a_late_success_completes_a_job_that_waits_for_its_next_try(bench:
         job_id = await bench.submit(input=directed(tag="t", duration_s=2.0), fallbacks=[], max_attempts=3)
         await overdue(bench, job_id)
         await bench.standing(job_id, "waiting")
-
-        async def check() -> bool:
-            await look_now(bench, job_id)
-            return (await bench.job(job_id)).ended
-
-        await eventually(check)
-        seen = await shown(bench, job_id)
+        seen = await ended_by_looks(bench, job_id)
     assert seen["status"] == "completed"
     assert seen["result"]["urls"]
     assert seen["attempts"][0]["outcome"] == "succeeded"
@@ -195,13 +200,7 @@ async def test_a_late_success_of_an_earlier_round_completes_a_job_that_is_tried_
         await bench.store.fleet.pause("video", bench.store.now_ms())
         again = await retry(bench.store, job_id)
         assert (again.status, again.round) == ("queued", 2)
-
-        async def check() -> bool:
-            await look_now(bench, job_id)
-            return (await bench.job(job_id)).ended
-
-        await eventually(check)
-        seen = await shown(bench, job_id)
+        seen = await ended_by_looks(bench, job_id)
     assert seen["status"] == "completed"
     assert seen["result"]["urls"]
     assert seen["attempts"][0]["outcome"] == "succeeded"
