@@ -16,6 +16,8 @@ EVENTS = frozenset(
         "arq.job_rejected",
         "delivery.attempted",
         "delivery.ended",
+        "destination.failing",
+        "destination.recovered",
         "duty.crashed",
         "failure.unrecognised",
         "intake.restarted",

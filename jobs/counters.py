@@ -16,6 +16,7 @@ COUNTERS: Mapping[str, tuple[str, ...]] = {
     "failovers_total": ("from_model", "to_model"),
     "gateway_requests_total": ("operation", "status"),
     "webhook_attempts_total": ("outcome",),
+    "webhook_dead_letters_total": (),
     "unknown_submits_total": ("resolution",),
     "paid_unused_total": ("model", "reason"),
     "paid_unused_cost_total": ("currency", "reason"),

@@ -5,8 +5,10 @@ each address a name resolves to, just before it connects. Sources: IANA's specia
 ``ipaddress`` carries them; RFC 4291 (mapped), RFC 6052 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo).
 """
 
+import hashlib
 import ipaddress
 import socket
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 2048
@@ -73,3 +75,27 @@ def is_public(address: str) -> bool:
         if found:
             return all(is_public(str(inner)) for inner in found)
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where webhooks go: scheme, host, port and path. ``id`` is short and fit for a key."""
+
+    name: str
+    host: str
+
+    @property
+    def id(self) -> str:
+        """Name it shortly."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+    @classmethod
+    def of(cls, url: str) -> "Destination":
+        """Read it out of a webhook's URL; of a text that is none, it is a destination of its own, of no host."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            host = parts.hostname or ""
+        except ValueError:
+            return cls("", "")
+        return cls(f"{parts.scheme}://{host}:{port}{parts.path or '/'}", host)

@@ -1,9 +1,11 @@
 """Owns what it is to hold due work: a claim, its token and its lease, and the clock leases are measured by."""
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from config.log import log
 from jobs.counters import Counter
 from jobs.pacing import Heard
 
@@ -15,12 +17,41 @@ def clock_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+class Clock:
+    """Redis's clock, carried on between two readings of it."""
+
+    def __init__(self) -> None:
+        self._offset_ms = 0.0
+
+    def set(self, now_ms: int) -> None:
+        """Note what Redis's clock says now, in milliseconds since 1970."""
+        self._offset_ms = now_ms - clock_s() * 1000
+
+    def now_ms(self) -> int:
+        """Tell the time by Redis's clock, in milliseconds since 1970."""
+        return round(clock_s() * 1000 + self._offset_ms)
+
+
+class Holder:
+    """Whoever claims work: ``id`` names this process, and each batch of claims has a token of its own."""
+
+    def __init__(self) -> None:
+        self.id = f"{secrets.randbits(48):012x}"
+        self._made = 0
+
+    def next_token(self) -> str:
+        """Make a token nobody else makes."""
+        self._made += 1
+        return f"{self.id}.{self._made}"
+
+
 @dataclass(slots=True)
 class Claim:
     """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed.
 
     ``counters`` and ``heard`` are of what was done under it: the write that ends the claim tells them. ``number`` is
-    that of its request among those of its lane; ``limited`` where the lane has to hear of every one.
+    that of its request among those of its lane; ``limited`` where the lane has to hear of every one. ``overdue`` where
+    it has waited for too long to be done.
     """
 
     wheel: str
@@ -32,6 +63,14 @@ class Claim:
     heard: Heard | None = None
     number: int = 0
     limited: bool = True
+    overdue: bool = False
+
+    def renewed(self, at_s: float, *, lost: bool) -> None:
+        """Note that its lease was prolonged at a time (``clock_s``), or was found to be another's."""
+        if lost:
+            log.warning("lease.lost", wheel=self.wheel, member=self.member)
+        else:
+            self.valid_until_s = at_s + LEASE_MS / 1000
 
     def told(self) -> None:
         """Note that what was done under it has been written."""

@@ -1,17 +1,19 @@
 """Owns the duty of delivering: one attempt of one webhook, and what follows from it.
 
-Theory. A delivery is pending until it is ``delivered`` (2xx) or ``dead`` (the schedule is used up, or the destination
-answered 410). Each attempt is signed anew, under the id the event was made with, so that a consumer can tell a repeat.
-A crash between the consumer's answer and our record repeats the attempt: at least once, never lost. Where a name leads
-is checked on the addresses it resolves to, in the resolver the connection itself uses.
+Theory. A delivery is pending until it is ``delivered`` (2xx) or ``dead`` (the schedule is used up, the destination
+answered 410, or it has been failing for as long as the schedule lasts). Each attempt is signed anew, under the id the
+event was made with, so that a consumer can tell a repeat. A crash between the consumer's answer and our record repeats
+the attempt: at least once, never lost. Where a name leads is checked on the addresses it resolves to, in the resolver
+the connection itself uses.
 """
 
 import asyncio
+import json
 import random
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -20,23 +22,24 @@ from aiohttp.resolver import ThreadedResolver
 
 from config.log import log
 from config.settings import Settings
+from jobs.delivering import GIVEN_UP, Answered, Outcome, Schedule, judge
 from jobs.destinations import is_public, url_fault
 from worker.claims import Claim, Claims
 from worker.gateway import USER_AGENT
 from worker.link import patiently
 from worker.outbox import Delivery
-from worker.record import rfc3339
+from worker.record import UNSHOWABLE, rfc3339
 from worker.signing import webhook_headers
 from worker.store import Store
 from worker.transport import Transport, read_capped, retry_after_s
 
 ANSWER_LIMIT_BYTES = 4096
-ANSWER_SHOWN_CHARS = 500
+ERROR_SHOWN_CHARS = 500
+LOGGED_CHARS = 200
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS = 200
 KEEPALIVE_S = 5.0
-JITTER = 0.1
-MAX_RETRY_AFTER_S = 36_000.0
+FRESH_MS = 60_000  # no result expires sooner than this after its event
 
 
 class PublicResolver(AbstractResolver):
@@ -60,26 +63,13 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What the destination said, or that it said nothing (``status`` None, ``words`` says why)."""
-
-    status: int | None
-    words: str
-    retry_after_s: float | None = None
-
-    @property
-    def delivered(self) -> bool:
-        """Whether the consumer has it."""
-        return self.status is not None and 200 <= self.status < 300
-
-
 class Deliver:
-    """The delivery duty. Call it with a claim of the deliver wheel."""
+    """The delivery duty. Call it with a claim of the dispatch."""
 
     def __init__(self, store: Store, settings: Settings, secrets: Sequence[str], rng: random.Random) -> None:
         self._store = store
         self._settings = settings
+        self._schedule = Schedule(settings.webhook_schedule_s, settings.webhook_timeout_s)
         self._secrets = secrets
         self._rng = rng
         resolver = None if settings.webhook_allow_private else PublicResolver()
@@ -93,18 +83,37 @@ class Deliver:
         """Attempt the claimed delivery once."""
         delivery = await self._store.outbox.delivery(claim.member)
         if delivery is None or delivery.state != "pending":
-            await self._store.release(claim, None)
+            await self._store.dispatch.release(claim, None)
             return
         body, gone = await asyncio.gather(
             self._store.outbox.event_body(delivery.entry), self._store.outbox.gone_url(delivery.job_id)
         )
-        if body is None or gone == delivery.url:
-            words = "the event is no longer kept" if body is None else "the destination wants no more of this job"
-            await self._end(claim, delivery, Answered(None, words), 0, give_up=True)
+        if body is None or gone == delivery.url or claim.overdue:
+            words = (
+                "not sent: the event is no longer kept" if body is None
+                else "not sent: the destination wants no more of this job" if gone == delivery.url
+                else "not sent: the destination has been failing for as long as the schedule lasts"
+            )  # fmt: skip
+            await self._end(claim, delivery, Answered(None, words), GIVEN_UP, took_ms=0)
             return
         started_s = time.monotonic()
-        answered = await self._post(delivery, body)
-        await self._end(claim, delivery, answered, round((time.monotonic() - started_s) * 1000))
+        answered = await self._post(delivery, self._current(delivery, body))
+        took_ms = round((time.monotonic() - started_s) * 1000)
+        made = len(delivery.attempts) + 1 - delivery.schedule_from
+        outcome = judge(answered, self._schedule, made=made, rng=self._rng)
+        await self._end(claim, delivery, answered, outcome, took_ms=took_ms)
+
+    def _current(self, delivery: Delivery, body: bytes) -> bytes:
+        """Give the event's body; one that comes after its result has expired says so."""
+        now_ms = self._store.now_ms()
+        if now_ms - delivery.created_at_ms < FRESH_MS:
+            return body
+        try:
+            expires_at = json.loads(body)["data"]["result"]["expires_at"]
+            is_expired = datetime.fromisoformat(expires_at).timestamp() * 1000 <= now_ms
+        except UNSHOWABLE:  # it has no result
+            return body
+        return b'{"result_expired":true,' + body.removeprefix(b"{") if is_expired else body
 
     async def _post(self, delivery: Delivery, body: bytes) -> Answered:
         if fault := url_fault(delivery.url, allow_private=self._settings.webhook_allow_private):
@@ -115,7 +124,7 @@ class Deliver:
             ("user-agent", USER_AGENT),
             *webhook_headers(self._secrets, delivery.event_id, timestamp_s, body),
         ]
-        total_s = self._settings.webhook_timeout_s
+        total_s = self._schedule.timeout_s
         connect_s = min(CONNECT_TIMEOUT_S, total_s / 2)
         timeouts = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s, "total": total_s}
         try:
@@ -125,54 +134,37 @@ class Deliver:
             response = await self._transport.handle_async_request(request)
             answer, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return Answered(None, f"{type(error).__name__}: {error}"[:ANSWER_SHOWN_CHARS])
-        return Answered(
-            response.status_code,
-            answer.decode("utf-8", "replace")[:ANSWER_SHOWN_CHARS],
-            retry_after_s(response.headers),
-        )
+            return Answered(None, f"{type(error).__name__}: {error}"[:ERROR_SHOWN_CHARS])
+        return Answered(response.status_code, answer.decode("utf-8", "replace"), retry_after_s(response.headers))
 
     async def _end(
-        self, claim: Claim, delivery: Delivery, answered: Answered, took_ms: int, *, give_up: bool = False
+        self, claim: Claim, delivery: Delivery, answered: Answered, outcome: Outcome, *, took_ms: int
     ) -> None:
         now_ms = self._store.now_ms()
-        attempts = [*delivery.attempts, self._attempt(answered, now_ms, took_ms)]
-        gone = answered.status == 410
-        wait_s = None if give_up or gone else self._next_s(len(attempts) - delivery.schedule_from, answered)
-        state = "delivered" if answered.delivered else "pending" if wait_s is not None else "dead"
-        due_ms = now_ms + round(wait_s * 1000) if state == "pending" and wait_s is not None else None
-        outcome = "succeeded" if answered.delivered else "failed"
-        await patiently(
-            lambda: self._store.outbox.settle(
-                claim, delivery, attempts, state=state, due_ms=due_ms, outcome=outcome, gone=gone
-            )
-        )
-        event = "delivery.attempted" if state == "pending" else "delivery.ended"
-        told = log.info if answered.delivered else log.warning
-        told(
-            event,
-            job=delivery.job_id,
-            delivery=delivery.id,
-            state=state,
-            status=answered.status,
-            answer=None if answered.delivered else answered.words[:200],
-            next_at=rfc3339(due_ms),
-        )
-
-    def _attempt(self, answered: Answered, now_ms: int, took_ms: int) -> Mapping[str, Any]:
-        return {
+        due_ms = now_ms + round(outcome.wait_s * 1000) if outcome.state == "pending" else None
+        attempt = {
             "at": rfc3339(now_ms),
             "duration_ms": took_ms,
             "status": answered.status,
             "answer": answered.words,
+            "next_at": rfc3339(due_ms),
         }
-
-    def _next_s(self, made: int, answered: Answered) -> float | None:
-        """Say how long to wait before the next attempt, or None when the schedule is used up."""
-        schedule = self._settings.webhook_schedule_s
-        if made >= len(schedule):
-            return None
-        wait_s = schedule[made] * self._rng.uniform(1 - JITTER, 1 + JITTER)
-        if answered.status in {429, 503} and answered.retry_after_s is not None:
-            wait_s = max(wait_s, min(answered.retry_after_s, MAX_RETRY_AFTER_S))
-        return wait_s
+        counted = "" if outcome is GIVEN_UP else "succeeded" if outcome.state == "delivered" else "failed"
+        note: Mapping[str, Any] | None = None
+        if outcome.state == "dead":
+            note = {"at": rfc3339(now_ms), "event": "webhook.dead", "delivery": delivery.id, "type": delivery.type}
+        await patiently(
+            lambda: self._store.dispatch.settle(
+                claim, delivery, [*delivery.attempts, attempt], outcome, due_ms=due_ms, counted=counted, note=note
+            )
+        )
+        told = log.info if outcome.state == "delivered" else log.warning
+        told(
+            "delivery.attempted" if outcome.state == "pending" else "delivery.ended",
+            job=delivery.job_id,
+            delivery=delivery.id,
+            state=outcome.state,
+            status=answered.status,
+            answer=None if outcome.state == "delivered" else answered.words[:LOGGED_CHARS],
+            next_at=rfc3339(due_ms),
+        )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from config.models import KINDS
 from jobs.pacing import SUBMISSIONS
 from jobs.states import Status
+from worker.dispatch import Dispatch, FailingDestination
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs, unreadable
 from worker.listing import INDEXED_KINDS
@@ -23,8 +24,8 @@ BEAT_S = 2.0
 ALIVE_MS = 10_000  # a worker that has said nothing for so long is taken for dead
 FORGOTTEN_MS = 3_600_000
 OVER_MS = 3_600_000  # so long after its end a cooldown is forgotten
-WHEELS = (*(submit_wheel(kind) for kind in KINDS), TRACK_WHEEL, DELIVER_WHEEL)
-QUEUES = ("arq", *WHEELS)
+WHEELS = (*(submit_wheel(kind) for kind in KINDS), TRACK_WHEEL)
+QUEUES = ("arq", *WHEELS, DELIVER_WHEEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Overview:
     cooldowns: Mapping[str, int]  # model -> until (ms)
     workers: tuple[Mapping[str, Any], ...]
     webhooks: Mapping[str, int]
+    failing: tuple[FailingDestination, ...] = ()  # destinations of webhooks
     limit: tuple[int, int] = (0, 0)  # submissions in so many seconds, as the gateway's refusals have taught; 0: none
 
     @property
@@ -81,6 +83,7 @@ class Overview:
             ],
             "workers": [self._worker(worker) for worker in self.workers],
             "webhooks": dict(self.webhooks),
+            "failing_destinations": [destination.view() for destination in self.failing],
         }
 
     def _queue(self, name: str, depth: Depth) -> dict[str, Any]:
@@ -103,9 +106,10 @@ class Overview:
 class Fleet:
     """The store's part for the fleet. ``queue`` is the name of arq's queue."""
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    def __init__(self, link: Link, keys: Keys, dispatch: Dispatch) -> None:
         self._link = link
         self._keys = keys
+        self._dispatch = dispatch
 
     # --- workers
 
@@ -144,6 +148,7 @@ class Fleet:
 
     async def overview(self, now_ms: int) -> Overview:
         """Read how the fleet stands, as of one moment."""
+        sending = await self._dispatch.standing()
         keys, wheels = self._keys, {"arq": self._keys.one("jobs"), **{name: self._keys.wheel(name) for name in WHEELS}}
         rows = [(kind, str(status)) for kind in INDEXED_KINDS for status in Status]
         answers = iter(
@@ -159,6 +164,8 @@ class Fleet:
         )
         jobs = {row: int(next(answers)) for row in rows}
         queues = {name: _read_depth(next(answers), next(answers), next(answers), now_ms) for name in wheels}
+        oldest_s = max(now_ms - sending.oldest_ms, 0) / 1000 if sending.oldest_ms is not None else 0.0
+        queues[DELIVER_WHEEL] = Depth(sending.entries, sending.due, oldest_s)
         webhooks = {state: int(next(answers)) for state in STATES}
         gate, pace, cooldowns, workers = (_text(next(answers)) for _ in range(4))
         return Overview(
@@ -178,6 +185,7 @@ class Fleet:
             },
             workers=tuple(sorted(_workers(workers), key=lambda worker: str(worker["id"]))),
             webhooks=webhooks,
+            failing=sending.failing,
         )
 
     async def health(self) -> dict[str, dict[str, int]]:

@@ -15,6 +15,10 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:ended | sorted set | ended jobs by the time of their end |
 | {p}:deliveries:STATE | sorted set | delivery ids by sequence |
 | {p}:wheel:NAME, {p}:leases:NAME | sorted set, hash | what is due when; who holds it |
+| {p}:destination:ID | hash | a destination of webhooks: name, host, how it fares; while it is in use |
+| {p}:waiting:ID | sorted set | its deliveries that wait, by the time they are due |
+| {p}:sending:ID | sorted set | its deliveries that are being sent, by the end of their leases |
+| {p}:sending-to:HOST | sorted set | deliveries being sent to a host, by when they are answered at the latest |
 | {p}:events | stream | one snapshot an event; trimmed to RETENTION_S, never past a pending delivery |
 | {p}:counters | hash | metric counters, ``name|label|...`` |
 | {p}:gate | hash | paused kinds, hold and budget of the fleet's submissions; models probed; the last trimmed event |
@@ -70,6 +74,15 @@ class Keys:
 
     def leases(self, name: str) -> str:  # noqa: D102
         return f"{self.prefix}:leases:{name}"
+
+    def destination(self, destination_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:destination:{destination_id}"
+
+    def waiting(self, destination_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:waiting:{destination_id}"
+
+    def sending(self, destination_id: str) -> str:  # noqa: D102
+        return f"{self.prefix}:sending:{destination_id}"
 
     def pace(self, lane: str) -> tuple[str, str, str]:  # noqa: D102
         return f"{self.prefix}:pace:{lane}", f"{self.prefix}:sent:{lane}", f"{self.prefix}:awaited:{lane}"

@@ -22,6 +22,7 @@ from typing import Literal
 from config.log import configure_logging, hide, log
 from config.models import KINDS, Models, load_models
 from config.settings import Settings, SettingsError
+from jobs.delivering import Schedule
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
@@ -32,10 +33,10 @@ from worker.enqueue import Door
 from worker.fleet import BEAT_S
 from worker.gateway import Gateway
 from worker.intake import Intake
-from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, submit_wheel
+from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
 from worker.signing import make_secret
-from worker.store import Store
+from worker.store import Store, Wheels
 from worker.submit import Submit
 from worker.track import Track
 from worker.upkeep import DEADLINES_EVERY_S, PRUNE_EVERY_S, Deadlines, Prune, every
@@ -96,7 +97,8 @@ async def open_store(url: str, settings: Settings, models: Models) -> AsyncItera
     """Connect to Redis; raise ``CannotStart`` where it does not answer."""
     load_scripts()
     link = Link(url)
-    store = Store(link, prefix=settings.key_prefix, models=models, first_delivery_s=settings.webhook_schedule_s[0])
+    schedule = Schedule(settings.webhook_schedule_s, settings.webhook_timeout_s)
+    store = Store(link, prefix=settings.key_prefix, models=models, schedule=schedule)
     try:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -163,21 +165,23 @@ class WorkerProcess:
         deliver = Deliver(store, settings, await webhook_secrets(store, settings), random.Random())  # noqa: S311
         parts = Parts(
             submit=Wheel(
-                store,
-                [submit_wheel(kind) for kind in KINDS],
+                Wheels(
+                    store,
+                    tuple(submit_wheel(kind) for kind in KINDS),
+                    lane=SUBMISSIONS,
+                    requests_per_minute=settings.requests_per_minute,
+                ),
                 Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
-                lane=SUBMISSIONS,
-                requests_per_minute=settings.requests_per_minute,
+                now_ms=store.now_ms,
             ),
             track=Wheel(
-                store,
-                [TRACK_WHEEL],
+                Wheels(store, (TRACK_WHEEL,), lane=LOOK_UPS),
                 Track(store, gateway, settings, self._models, random.Random()),  # noqa: S311
                 slots=settings.concurrency - half,
-                lane=LOOK_UPS,
+                now_ms=store.now_ms,
             ),
-            deliver=Wheel(store, [DELIVER_WHEEL], deliver, slots=settings.concurrency),
+            deliver=Wheel(store.dispatch, deliver, slots=settings.concurrency, now_ms=store.now_ms),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
             prune=Prune(store, retention_s=settings.retention_s),
         )

@@ -5,14 +5,12 @@ on the deliver wheel, ``delivered`` and ``dead`` ones are kept for their readers
 """
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.counters import count
-from worker.claims import Claim
 from worker.index import read_top
-from worker.keys import DELIVER_WHEEL, Keys
+from worker.keys import Keys
 from worker.link import STORE_ERRORS, Link, pairs, unreadable
 from worker.record import UNSHOWABLE, number, rfc3339
 
@@ -129,53 +127,6 @@ class Outbox:
         """Name the URL that wants no more of this job (it answered 410)."""
         found = await self._link.command("HGET", self._keys.job(job_id), "gone_url")
         return found.decode() if found else None
-
-    async def settle(
-        self,
-        claim: Claim,
-        delivery: Delivery,
-        attempts: Sequence[Mapping[str, Any]],
-        *,
-        state: str,
-        due_ms: int | None,
-        outcome: str,
-        gone: bool = False,
-    ) -> bool:
-        """Record an attempt of a delivery and what becomes of it; False where the claim was another's."""
-        keys, counted = self._keys, count("webhook_attempts_total", outcome)
-        return bool(
-            await self._link.script(
-                "deliver",
-                [
-                    keys.delivery(delivery.id), keys.wheel(DELIVER_WHEEL), keys.leases(DELIVER_WHEEL),
-                    keys.job(delivery.job_id), keys.deliveries(delivery.state), keys.deliveries(state),
-                    keys.one("counters"),
-                ],
-                [
-                    delivery.id, claim.token, state, "" if due_ms is None else due_ms,
-                    json.dumps(list(attempts), separators=(",", ":")), delivery.url if gone else "",
-                    f"{counted.name}|{outcome}", counted.by,
-                ],
-            )
-        )  # fmt: skip
-
-    async def replay(self, delivery: Delivery) -> bool:
-        """Have a delivery attempted again, under the same ``webhook-id``; False where its job is gone. Safe to repeat.
-
-        A pending one is only made due.
-        """
-        keys = self._keys
-        return bool(
-            await self._link.script(
-                "replay",
-                [
-                    keys.delivery(delivery.id), keys.wheel(DELIVER_WHEEL), keys.leases(DELIVER_WHEEL),
-                    keys.job(delivery.job_id), keys.deliveries("delivered"), keys.deliveries("dead"),
-                    keys.deliveries("pending"),
-                ],
-                [delivery.id, len(delivery.attempts)],
-            )
-        )  # fmt: skip
 
     async def secret(self, fresh: str) -> str:
         """Return the deployment's webhook secret; ``fresh`` becomes it where there is none."""

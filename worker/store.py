@@ -21,10 +21,13 @@ from config.log import log
 from config.models import Models
 from jobs.changes import Change
 from jobs.counters import MODEL_LABELS, Counter, labels_of
+from jobs.delivering import Schedule
+from jobs.destinations import Destination
 from jobs.job import Job, Look, UnreadableRecord, from_form, look_form, to_form
 from jobs.pacing import SUBMISSIONS
 from jobs.states import ENDED, LIVE, Event, origins
-from worker.claims import LEASE_MS, Claim, Claims, clock_s
+from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
+from worker.dispatch import Dispatch
 from worker.fleet import Fleet
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel, track_member
 from worker.link import Argument, Link, pairs
@@ -75,27 +78,60 @@ class Wait:
     until_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Wheels:
+    """Wheels of the store as one due-set; ``lane`` is what paces their requests, if anything."""
+
+    store: "Store"
+    names: tuple[str, ...]
+    lane: str = ""
+    requests_per_minute: int = 0
+
+    @property
+    def on_due(self) -> dict[str, Callable[[int], None]]:
+        """Whom to call when something becomes due."""
+        return self.store.on_due
+
+    async def claim(self, limit: int) -> Claims:
+        """Claim what is due."""
+        return await self.store.claim(
+            self.names, limit=limit, lane=self.lane, requests_per_minute=self.requests_per_minute
+        )
+
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        """Prolong claims."""
+        for name in self.names:
+            if its := [claim for claim in claims if claim.wheel == name]:
+                await self.store.renew(name, its)
+
+    async def release(self, claim: Claim, due_ms: int | None) -> bool:
+        """Give a claim back."""
+        return await self.store.release(claim, due_ms)
+
+
 class Store:
     """The only user of our Redis data, with its parts. ``models`` bounds the labels of counters."""
 
-    def __init__(self, link: Link, *, prefix: str, models: Models, first_delivery_s: float) -> None:
+    def __init__(self, link: Link, *, prefix: str, models: Models, schedule: Schedule | None = None) -> None:
+        schedule = schedule or Schedule()
         self.keys = Keys(prefix)
         self.outbox = Outbox(link, self.keys)
-        self.fleet = Fleet(link, self.keys)
+        self._clock, self._holder = Clock(), Holder()
+        self.dispatch = Dispatch(link, self.keys, clock=self._clock, holder=self._holder, schedule=schedule)
+        self.fleet = Fleet(link, self.keys, self.dispatch)
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
         self._link = link
         self._models = models
-        self._first_delivery_ms = round(first_delivery_s * 1000)
-        self._clock_offset_ms = 0.0
-        self._claims_made = 0
-        self.holder = f"{_ids.getrandbits(48):012x}"  # names this process in its claims
-        self.on_due: dict[str, Callable[[int], None]] = {}  # wheel -> what to tell of work due at a time
+        self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
+        self.on_due: dict[str, Callable[[int], None]] = (
+            self.dispatch.on_due
+        )  # wheel -> what to tell of work due at a time
 
     async def sync_clock(self) -> None:
         """Read Redis's clock, and whether it has only just started."""
         seconds, micros = await self._link.command("TIME")
-        self._set_clock(int(seconds) * 1000 + int(micros) // 1000)
+        self._clock.set(int(seconds) * 1000 + int(micros) // 1000)
         uptime = _UPTIME.search(await self._link.command("INFO", "server"))
         self._link.interrupted |= uptime is None or int(uptime[1]) * 1000 < LEASE_MS
 
@@ -103,12 +139,14 @@ class Store:
         """Ask Redis for a sign of life."""
         await self._link.command("PING")
 
-    def _set_clock(self, now_ms: int) -> None:
-        self._clock_offset_ms = now_ms - clock_s() * 1000
+    @property
+    def holder(self) -> str:
+        """Name this process in its claims."""
+        return self._holder.id
 
     def now_ms(self) -> int:
         """Tell the time by Redis's clock, in milliseconds since 1970."""
-        return round(clock_s() * 1000 + self._clock_offset_ms)
+        return self._clock.now_ms()
 
     def new_rev(self) -> str:
         """Make a rev for a change."""
@@ -163,6 +201,7 @@ class Store:
     def _apply_keys(self, change: Change, claim: Claim | None, deliveries: Iterable[str]) -> list[str]:
         keys, job = self.keys, change.after
         kind, before = job.spec.kind, change.before or job
+        destination = Destination.of(job.spec.webhook_url or "").id
         lane = claim.heard.lane if claim is not None and claim.heard is not None else SUBMISSIONS
         return [
             keys.job(job.id), keys.input(job.id), keys.timeline(job.id),
@@ -172,7 +211,7 @@ class Store:
             keys.one("counters"), keys.one("events"), keys.deliveries("pending"), keys.one("sequence"),
             keys.one("ended"), keys.one("gate"), keys.one("cooldowns"), keys.deliveries_of(job.id),
             keys.index(before.status, kind, before.model), keys.index(job.status, kind, job.model), keys.one("health"),
-            keys.one("deadlines"), *keys.pace(lane),
+            keys.one("deadlines"), *keys.pace(lane), keys.destination(destination), keys.waiting(destination),
             *(keys.delivery(delivery) for delivery in deliveries),
         ]  # fmt: skip
 
@@ -186,6 +225,7 @@ class Store:
         is_hold_probe: bool,  # noqa: FBT001
     ) -> list[Argument]:
         job, before, lesson = change.after, change.before, change.lesson
+        destination = Destination.of(job.spec.webhook_url or "")
         record = self._record_fields(change)
         counters = [self._counter(counter) for counter in (*change.counted, *(claim.counters if claim else ()))]
         model, is_well = change.model_health or ("", False)
@@ -210,6 +250,7 @@ class Store:
             len(counters), *(part for counter in counters for part in counter),
             len(events), *(part for event in events for part in event),
             job.spec.webhook_url or "", job.updated_at_ms + self._first_delivery_ms,
+            destination.id, destination.name, destination.host,
             note, job.deadline_at_ms, ended, input_json,
             lesson.hold or "", "1" if lesson.release_hold else "0",
             *_begins(change), int(is_hold_probe), *_heard(claim),
@@ -320,8 +361,7 @@ class Store:
 
     async def claim(self, wheels: Sequence[str], *, limit: int, lane: str = "", requests_per_minute: int = 0) -> Claims:
         """Claim what is due on the wheels, under a fresh token. ``lane`` is what paces the requests, if anything."""
-        self._claims_made += 1
-        token = f"{self.holder}.{self._claims_made}"
+        token = self._holder.next_token()
         sent_s, interrupted = clock_s(), self._link.interrupted
         keys = [self.keys.one("gate"), self.keys.one("cooldowns"), *self.keys.pace(lane)]
         answered_by_ms = self.now_ms() + LEASE_MS
@@ -335,7 +375,7 @@ class Store:
         )
         if interrupted:
             self._link.interrupted = False
-        self._set_clock(int(now))
+        self._clock.set(int(now))
         valid_until_s = sent_s + LEASE_MS / 1000
         return Claims(
             tuple(
@@ -376,10 +416,7 @@ class Store:
             await self._link.script("renew", [self.keys.wheel(wheel), self.keys.leases(wheel)], [LEASE_MS, *pairs])
         )
         for claim in claims:
-            if claim.member.encode() in lost:
-                log.warning("lease.lost", wheel=wheel, member=claim.member)
-            else:
-                claim.valid_until_s = sent_s + LEASE_MS / 1000
+            claim.renewed(sent_s, lost=claim.member.encode() in lost)
 
     async def release(self, claim: Claim, due_ms: int | None, *, look: Look | None = None) -> bool:
         """Give a claim back, due at a time, or off the wheel; ``look`` notes what a look-up saw. Safe to repeat."""

@@ -1,6 +1,6 @@
 """Owns how due work is found and held: claims in batches, a lease for each, and nothing done twice at a time.
 
-Theory. A wheel in Redis says what is due when. A runner claims as much as it has slots for, gives each claim to its
+Theory. A due-set in Redis says what is due when. A runner claims as much as it has slots for, gives each claim to its
 duty as a task of its own, prolongs the leases of claims that take long, and sleeps until the next due time or until
 something calls it. A duty ends its claim itself, by the change it writes or by a release. What it leaves claimed, by a
 crash or because Redis was away, is due again when the lease has run out, here or in another process.
@@ -12,13 +12,13 @@ submissions are waited for.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from config.log import log
 from jobs.job import UnreadableRecord
 from worker.claims import LEASE_MS, Claim, Claims, clock_s
 from worker.ending import end
 from worker.link import STORE_ERRORS, RedisAway
-from worker.store import Store
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
@@ -31,33 +31,44 @@ UNREADABLE_PAUSE_MS = 60_000
 Duty = Callable[[Claim, Claims], Awaitable[None]]
 
 
-class Wheel:
-    """Runs one duty over one or several due-sets, ``slots`` claims at a time."""
+class DueSet(Protocol):
+    """Where due work is claimed from; ``on_due`` tells, by ``names``, whom to call when something becomes due."""
 
-    def __init__(
-        self,
-        store: Store,
-        names: Sequence[str],
-        duty: Duty,
-        *,
-        slots: int,
-        lane: str = "",
-        requests_per_minute: int = 0,
-    ) -> None:
-        self._store = store
-        self._names = tuple(names)
+    @property
+    def names(self) -> Sequence[str]:
+        """What it is made of."""
+
+    @property
+    def on_due(self) -> dict[str, Callable[[int], None]]:
+        """Whom to call, with the time (ms)."""
+
+    async def claim(self, limit: int) -> Claims:
+        """Claim what is due."""
+
+    async def renew(self, claims: Sequence[Claim]) -> None:
+        """Prolong claims."""
+
+    async def release(self, claim: Claim, due_ms: int | None) -> bool:
+        """Give a claim back, due at a time."""
+
+
+class Wheel:
+    """Runs one duty over a due-set, ``slots`` claims at a time; ``now_ms`` is Redis's time."""
+
+    def __init__(self, due: DueSet, duty: Duty, *, slots: int, now_ms: Callable[[], int]) -> None:
+        self._due = due
+        self._now_ms = now_ms
+        self._name = due.names[0]
         self._duty = duty
         self._slots = slots
-        self._lane = lane
-        self._requests_per_minute = requests_per_minute
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._held: dict[tuple[str, str], Claim] = {}
         self._called = asyncio.Event()
         self._stopping = False
         self._grace_s = 0.0
         self._sleeps_until_ms = 0
-        for name in names:
-            store.on_due[name] = self.call
+        for name in due.names:
+            due.on_due[name] = self.call
 
     @property
     def in_flight(self) -> int:
@@ -95,7 +106,7 @@ class Wheel:
 
     async def _hand_back(self, claims: Sequence[Claim]) -> None:
         with contextlib.suppress(*STORE_ERRORS):
-            await asyncio.gather(*(self._store.release(claim, self._store.now_ms()) for claim in claims))
+            await asyncio.gather(*(self._due.release(claim, self._now_ms()) for claim in claims))
 
     async def _turn(self) -> float:
         """Claim once; return for how long to sleep, in seconds."""
@@ -105,14 +116,12 @@ class Wheel:
         if free <= 0:
             return LONGEST_SLEEP_S
         try:
-            claims = await self._store.claim(
-                self._names, limit=free, lane=self._lane, requests_per_minute=self._requests_per_minute
-            )
+            claims = await self._due.claim(free)
         except STORE_ERRORS as error:
-            log.warning("redis.away", wheel=self._names[0], error=str(error))
+            log.warning("redis.away", wheel=self._name, error=str(error))
             return AWAY_PAUSE_S
         except Exception:  # noqa: BLE001 - what lies in Redis may be anything, and the others' work goes on
-            log.exception("duty.crashed", wheel=self._names[0])
+            log.exception("duty.crashed", wheel=self._name)
             return AWAY_PAUSE_S
         if self._stopping:
             await self._hand_back(claims.items)
@@ -137,7 +146,7 @@ class Wheel:
     async def _sleep(self, sleep_s: float) -> None:
         if self._stopping:
             return
-        self._sleeps_until_ms = self._store.now_ms() + round(sleep_s * 1000)
+        self._sleeps_until_ms = self._now_ms() + round(sleep_s * 1000)
         if sleep_s <= BREATH_S:
             await asyncio.sleep(sleep_s)
             return
@@ -167,16 +176,13 @@ class Wheel:
 
     async def _put_off(self, claim: Claim, pause_ms: int) -> None:
         with contextlib.suppress(*STORE_ERRORS):
-            await self._store.release(claim, self._store.now_ms() + pause_ms)
+            await self._due.release(claim, self._now_ms() + pause_ms)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
             aging = clock_s() + LEASE_MS / 1000 - RENEW_S / 2
-            for name in self._names:
-                claims = [
-                    claim for claim in self._running.values() if claim.wheel == name and claim.valid_until_s < aging
-                ]
-                if claims:
-                    with contextlib.suppress(*STORE_ERRORS):
-                        await self._store.renew(name, claims)
+            claims = [claim for claim in self._running.values() if claim.valid_until_s < aging]
+            if claims:
+                with contextlib.suppress(*STORE_ERRORS):
+                    await self._due.renew(claims)

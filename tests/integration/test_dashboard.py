@@ -37,7 +37,7 @@ OWN = {"sec-fetch-site": "same-origin"}
 async def serving(url: str, **environ: str) -> AsyncIterator[httpx.AsyncClient]:
     """Serve on a free port until the block ends; the client keeps no cookies but those of a test."""
     settings, models, link = Settings.from_env(environ), load_models(), Link(url)
-    store = Store(link, prefix=settings.key_prefix, models=models, first_delivery_s=0)
+    store = Store(link, prefix=settings.key_prefix, models=models)
     door = Door(store, settings, models, announce=True)
     server = WebServer(create_app(store=store, door=door, settings=settings), "127.0.0.1", 0)
     running = asyncio.create_task(server.run())

@@ -25,6 +25,7 @@ GAUGES = {
     "webhooks": {"state"},
     "workers": set[str](),
     "held": {"reason"},
+    "webhook_destinations_failing": set[str](),
 }
 METRICS = {name: set(labels) for name, labels in (*COUNTERS.items(), *HISTOGRAMS.items())} | GAUGES
 SCRAPED = {"job", "instance"}  # what Prometheus itself puts on every series

@@ -116,6 +116,10 @@ def _notes(view: Row, now_ms: int) -> Iterator[Text]:
     hooks = view["webhooks"]
     words = "  ".join(f"{count} {state}" for state, count in hooks.items())
     yield _note("webhooks", words, "yellow" if hooks.get("dead") else "")
+    for row in view["failing_destinations"]:
+        since, tried = ago(row["failing_since"], now_ms, word=""), ahead(row["next_try_at"], now_ms)
+        words = f"{plain(row['destination'])} for {since}; {row['waiting']} wait, next try {tried}"
+        yield _note("failing", words, "yellow")
     yield from _money_notes(view["money"])
 
 

@@ -153,7 +153,7 @@ def _replay_one(delivery_id: str, *, as_json: bool) -> int:
 async def _again(store: "Store", delivery: "Delivery") -> None:
     from worker.actions import NotPossible
 
-    if not await store.outbox.replay(delivery):
+    if not await store.dispatch.replay(delivery):
         raise NotPossible(f"{delivery.id} is gone with its job {delivery.job_id}")
 
 

@@ -26,7 +26,7 @@ SYNCED = {"always": "every write is synced", "everysec": "a crash may lose the l
 async def check_redis(url: str, settings: Settings, models: Models) -> list[Finding]:
     """Check Redis and the fleet."""
     link = Link(url)
-    store = Store(link, prefix=settings.key_prefix, models=models, first_delivery_s=0)
+    store = Store(link, prefix=settings.key_prefix, models=models)
     try:
         async with asyncio.timeout(ANSWER_S):
             return await _redis_answers(link, store, settings)
@@ -189,6 +189,9 @@ def _queues(overview: Overview) -> Iterator[Finding]:
 
 
 def _webhooks(overview: Overview, settings: Settings, *, secret_kept: bool) -> Iterator[Finding]:
+    for destination in overview.failing:
+        says = f"{destination.name} has failed {destination.failures} times in a row, {destination.waiting} wait for it"
+        yield Finding("webhooks", "warning", says, "mend the receiver: what waits comes by itself")
     if dead := overview.webhooks.get("dead", 0):
         says = f"{dead} deliveries were given up"
         yield Finding("webhooks", "warning", says, "mend the receiver, then `onysoft-worker webhooks replay --dead`")

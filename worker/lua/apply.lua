@@ -6,7 +6,8 @@
 --      16 gate              17 cooldowns         18 deliveries of job
 --      19 index before with the model   20 index after with the model   21 models' health   22 deadlines
 --      23 pace of the lane              24 its log            25 what it awaits
---      26... one record for each new delivery, in the order of the events that have one
+--      26 the destination of webhooks   27 its deliveries that wait
+--      28... one record for each new delivery, in the order of the events that have one
 -- ARGV  in the order of the take() calls below; a list is preceded by its length
 -- RETURNS  {'ok', seq, number, hold}  written; the number of the submission that begins, else 0; 'held' or 'resumed' where
 --                                the fleet's submissions have been stopped or started by it, else ''
@@ -39,6 +40,7 @@ local looks = take_list(2)          -- track wheel: member, due time or ''
 local counters = take_list(2)       -- counter, by how much
 local events = take_list(4)         -- event id, type, body, delivery id or ''
 local delivery_url, delivery_due_ms = take(), take()
+local destination, destination_name, destination_host = take(), take(), take()
 local note = take()
 local deadline_ms = take()          -- of a job that has not ended
 local ended = take()                -- '1' when the job has ended with this step, '0' when it is open again, '' neither
@@ -81,7 +83,8 @@ redis.call('LLEN', KEYS[3]); redis.call('ZCARD', KEYS[15])
 redis.call('HLEN', KEYS[16]); redis.call('HLEN', KEYS[17]); redis.call('HLEN', KEYS[21])
 for _, i in ipairs({19, 20, 22}) do redis.call('ZCARD', KEYS[i]) end
 redis.call('HLEN', KEYS[23]); redis.call('ZCARD', KEYS[24]); redis.call('ZCARD', KEYS[25])
-for i = 26, #KEYS do redis.call('HLEN', KEYS[i]) end
+redis.call('HLEN', KEYS[26]); redis.call('ZCARD', KEYS[27])
+for i = 28, #KEYS do redis.call('HLEN', KEYS[i]) end
 local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
 local pending = tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0
 local seq = redis.call('HGET', KEYS[1], 'seq')
@@ -146,15 +149,19 @@ end
 
 local delivery = 0
 for _, event in ipairs(events) do
-  local entry = redis.call('XADD', KEYS[12], '*', 'id', event[1], 'type', event[2], 'job', job_id, 'body', event[3],
-    'seq', next_sequence())
+  local number = next_sequence()
+  local body = '{"sequence":' .. string.format('%d', number) .. ',' .. string.sub(event[3], 2)  -- into the object
+  local entry = redis.call('XADD', KEYS[12], '*', 'id', event[1], 'type', event[2], 'job', job_id, 'body', body,
+    'seq', number)
   if event[4] ~= '' then
     delivery = delivery + 1
     if delivery_url ~= gone_url then
-      local number = next_sequence()
-      redis.call('HSET', KEYS[25 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
+      number = next_sequence()
+      redis.call('HSET', KEYS[27 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
         'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
-      redis.call('ZADD', KEYS[8], delivery_due_ms, event[4])
+      redis.call('HSET', KEYS[26], 'name', destination_name, 'host', destination_host)
+      redis.call('ZADD', KEYS[27], delivery_due_ms, event[4])
+      redis.call('ZADD', KEYS[8], 'LT', delivery_due_ms, destination)
       redis.call('ZADD', KEYS[13], number, event[4])
       redis.call('RPUSH', KEYS[18], event[4])
       pending = pending + 1

@@ -133,8 +133,14 @@ DELIVERY_EXAMPLE = {
     "created_at": "2026-03-02T18:23:12.500Z",
     "next_attempt_at": None,
     "attempts": [
-        {"at": "2026-03-02T18:23:12.731Z", "duration_ms": 212, "status": 500, "answer": "try later"},
-        {"at": "2026-03-02T18:23:17.940Z", "duration_ms": 148, "status": 200, "answer": "ok"},
+        {
+            "at": "2026-03-02T18:23:12.731Z",
+            "duration_ms": 212,
+            "status": 500,
+            "answer": "try later",
+            "next_at": "2026-03-02T18:23:17.792Z",
+        },
+        {"at": "2026-03-02T18:23:17.940Z", "duration_ms": 148, "status": 200, "answer": "ok", "next_at": None},
     ],
 }
 EVENT_EXAMPLE = {
@@ -165,6 +171,15 @@ FLEET_EXAMPLE = {
     "cooldowns": [{"model": "veo3", "until": "2026-03-02T21:00:00.000Z"}],
     "workers": [_WORKER],
     "webhooks": {"pending": 1, "delivered": 101, "dead": 0},
+    "failing_destinations": [
+        {
+            "destination": "https://shop.example:443/hooks/media",
+            "failing_since": "2026-03-02T18:20:01.300Z",
+            "failures": 12,
+            "waiting": 1,
+            "next_try_at": "2026-03-02T18:23:20.100Z",
+        }
+    ],
     "money": {
         "paid_unused": {
             "total": 2,

@@ -39,6 +39,8 @@ HELP = {
     "gateway_request_seconds": "How long requests to the gateway took.",
     "generation_seconds": "From submission to result, of attempts that succeeded.",
     "webhook_attempts_total": "Attempts to deliver webhooks.",
+    "webhook_dead_letters_total": "Webhook deliveries that were given up.",
+    "webhook_destinations_failing": "Destinations of webhooks that fail time after time; what is due to them waits.",
     "webhooks": "Webhook deliveries that are kept, by state.",
     "workers": "Workers that are alive.",
     "unknown_submits_total": "Submissions of unknown acceptance, by what was done about them.",
@@ -50,6 +52,7 @@ HOLD_REASONS = (str(Code.UNAUTHORIZED), str(Code.INSUFFICIENT_BALANCE))
 BOUNDED: Mapping[str, Sequence[tuple[str, ...]]] = {
     "jobs_total": [(kind, str(status)) for kind, status in product(KINDS, sorted(ENDED))],
     "webhook_attempts_total": [("succeeded",), ("failed",)],
+    "webhook_dead_letters_total": [()],
     "unknown_submits_total": [(str(resolution),) for resolution in Resolution],
     "paid_unused_total": [("other", str(waste)) for waste in Waste],
     "enqueues_rejected_total": [("arq", "invalid_request"), ("http", "invalid_request")],
@@ -131,6 +134,7 @@ def standing(overview: Overview) -> Iterator[Metric]:
         "jobs_now": (("kind", "status"), {row: n for row, n in overview.jobs.items() if n or row[0] in KINDS}),
         "queue_oldest_seconds": (("queue",), {(name,): queue.oldest_s for name, queue in overview.queues.items()}),
         "webhooks": (("state",), {(state,): overview.webhooks[state] for state in STATES}),
+        "webhook_destinations_failing": ((), {(): len(overview.failing)}),
         "workers": ((), {(): len(overview.alive)}),
         "held": (("reason",), held),
     }

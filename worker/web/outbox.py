@@ -52,10 +52,11 @@ async def replay_delivery(request: Request, delivery_id: str) -> Response:
 
     One that is pending is only attempted at once. Safe to repeat.
     """
-    outbox = services(request).store.outbox
+    store = services(request).store
+    outbox = store.outbox
     async with redis_answering(AWAY):
         delivery = await outbox.delivery(delivery_id) if re.fullmatch(r"dlv_[0-9a-f]{32}", delivery_id) else None
-        if delivery is not None and await outbox.replay(delivery):
+        if delivery is not None and await store.dispatch.replay(delivery):
             delivery = await outbox.delivery(delivery_id)
         else:
             delivery = None
@@ -89,8 +90,5 @@ async def list_events(
             events = await outbox.feed(cursor, limit=limit)
             following = events[-1].cursor if events else cursor or await outbox.trimmed()
         except CursorExpired:
-            raise Refusal(
-                Kind.CURSOR_EXPIRED,
-                "events after it are no longer kept: start again without a cursor, and list the jobs",
-            ) from None
+            raise Refusal(Kind.CURSOR_EXPIRED, EXPIRED) from None
     return answer({"events": [event.view() for event in events], "next_cursor": following})

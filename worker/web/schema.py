@@ -225,7 +225,8 @@ class DeliveryAttempt(Described):
     at: str = Field(description=TIME)
     duration_ms: int
     status: int | None = Field(description="The HTTP status of the answer, null where there was none.")
-    answer: str = Field(description="The answer's first bytes, or why there was none.")
+    answer: str = Field(description="The answer's first 4 KiB, or why there was none.")
+    next_at: Time = Field(description="When it is attempted again, where it is.")
 
 
 class DeliveryView(Described):
@@ -332,6 +333,16 @@ class MoneyView(Described):
     unknown_submits: UnknownSubmitsView
 
 
+class FailingDestinationView(Described):
+    """A destination of webhooks that fails time after time: one delivery tries it now and then, the others wait."""
+
+    destination: str = Field(description="Scheme, host, port and path.")
+    failing_since: Time
+    failures: int = Field(description="In a row.")
+    waiting: int = Field(description="Deliveries.")
+    next_try_at: Time
+
+
 class LearnedLimitView(Described):
     """How many submissions the gateway takes, as its refusals have taught."""
 
@@ -351,6 +362,7 @@ class FleetView(Described):
     cooldowns: list[CooldownView]
     workers: list[WorkerView]
     webhooks: dict[str, int] = Field(description="Deliveries by state.")
+    failing_destinations: list[FailingDestinationView]
     money: MoneyView
 
 

@@ -1,0 +1,86 @@
+-- Claim deliveries that are due, each under the caller's token for one lease period: a fair share of each destination's.
+--
+-- KEYS  1 gate  2 leases of deliveries  (those of the destinations: see destination)
+-- ARGV  1 prefix of keys  2 token  3 most to claim  4 lease (ms)  5 '1' when the caller has just found Redis back: nobody
+--          in the fleet takes a lease over before one lease period has passed
+--       6 most at a time to a destination  7 most to a host  8 when an attempt of now is answered at the latest
+--       9 for how long (ms) a due delivery waits for a destination that fails
+-- RETURNS  {now (ms), time at which there is more or '', {destination, delivery, '1' if the lease of another had run out,
+--           '1' if it has waited for too long}...}
+-- INVARIANT  a delivery that is claimed is in 'sending' until the end of its lease, and taken over from there.
+-- include destination
+local prefix, token, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local most, most_at_host, patience_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
+local AT_A_TIME, HOST_AGAIN_MS = 200, 500
+local clock = redis.call('TIME')
+local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local wheel = prefix .. ':wheel:deliver'
+redis.call('HLEN', KEYS[2])
+
+local takeover_from_ms = tonumber(redis.call('HGET', KEYS[1], 'takeover_from_ms') or '0') or 0
+if ARGV[5] == '1' then
+  takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
+
+local claims, due, left = {}, {}, limit
+local function take(d, delivery, was_anothers, is_overdue)
+  redis.call('ZREM', d.waiting, delivery)
+  redis.call('ZADD', d.sending, now_ms + lease_ms, delivery)
+  redis.call('ZADD', d.at_host, ARGV[8], delivery)
+  redis.call('HSET', KEYS[2], delivery, token)
+  claims[#claims + 1] = {d.id, delivery, was_anothers, is_overdue}
+  left = left - 1
+end
+
+local function take_over(d)
+  for _, delivery in ipairs(redis.call('ZRANGEBYSCORE', d.sending, '-inf', now_ms, 'LIMIT', 0, left)) do
+    if now_ms < takeover_from_ms then
+      redis.call('ZADD', d.sending, takeover_from_ms, delivery)
+    else
+      take(d, delivery, '1', '0')
+    end
+  end
+end
+
+local function take_waiting(d, share)
+  local room = destination_room(d, now_ms, most, most_at_host)
+  local taken = redis.call('ZRANGEBYSCORE', d.waiting, '-inf', now_ms, 'LIMIT', 0, math.min(room, share, left))
+  for _, delivery in ipairs(taken) do
+    take(d, delivery, '0', '0')
+    if d.failing then redis.call('HSET', d.state, 'probe', delivery) end
+  end
+  d.is_host_full = room == 0 and not d.failing and redis.call('ZCARD', d.sending) < most
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', wheel, '-inf', now_ms, 'LIMIT', 0, AT_A_TIME)) do
+  local fine, d = pcall(destination_read, prefix, id)
+  if fine and left > 0 then
+    due[#due + 1] = d
+    redis.call('ZREMRANGEBYSCORE', d.at_host, '-inf', now_ms - lease_ms)
+    take_over(d)
+  elseif not fine then  -- something foreign lies in its place: the others' turn comes all the same
+    redis.call('ZADD', wheel, now_ms + 60000, id)
+  end
+end
+local share = #due > 0 and math.max(math.ceil(left / #due), 1) or 0
+for round = 1, 2 do
+  for _, d in ipairs(due) do
+    if left > 0 then take_waiting(d, round == 1 and share or left) end
+  end
+end
+for _, d in ipairs(due) do
+  if d.failing and left > 0 then
+    local before_ms = now_ms - patience_ms
+    for _, delivery in ipairs(redis.call('ZRANGEBYSCORE', d.waiting, '-inf', before_ms, 'LIMIT', 0, left)) do
+      take(d, delivery, '0', '1')
+    end
+  end
+  local at_ms = destination_plan(d, now_ms, most, patience_ms)
+  if d.is_host_full and at_ms and at_ms <= now_ms then redis.call('ZADD', wheel, now_ms + HOST_AGAIN_MS, d.id) end
+end
+
+local first = redis.call('ZRANGE', wheel, 0, 0, 'WITHSCORES')
+local answer = {now_ms, first[2] and string.format('%d', first[2]) or ''}
+for _, claim in ipairs(claims) do answer[#answer + 1] = claim end
+return answer
