@@ -29,6 +29,7 @@ local function take(d, delivery, was_anothers, is_overdue)
   redis.call('ZADD', d.sending, now_ms + lease_ms, delivery)
   redis.call('ZADD', d.at_host, ARGV[8], delivery)
   redis.call('HSET', KEYS[2], delivery, token)
+  d.has_had_its_turn = true
   claims[#claims + 1] = {d.id, delivery, was_anothers, is_overdue}
   left = left - 1
 end
@@ -77,7 +78,9 @@ for _, d in ipairs(due) do
     end
   end
   local at_ms = destination_plan(d, now_ms, most, patience_ms)
-  if d.is_host_full and at_ms and at_ms <= now_ms then redis.call('ZADD', wheel, now_ms + HOST_AGAIN_MS, d.id) end
+  if at_ms and at_ms <= now_ms and (d.is_host_full or d.has_had_its_turn) then  -- after those that have not
+    redis.call('ZADD', wheel, now_ms + (d.is_host_full and HOST_AGAIN_MS or 1), d.id)
+  end
 end
 
 local first = redis.call('ZRANGE', wheel, 0, 0, 'WITHSCORES')
