@@ -48,6 +48,11 @@ bench: $(VENV)/.installed-dev
 faults: $(VENV)/.installed-dev
 	$(BIN)/python bench/faults/run.py
 
+# What a consumer of webhooks that fails, hangs or is gone does to the others, and how much goes to one at a time.
+.PHONY: webhooks
+webhooks: $(VENV)/.installed-dev
+	$(BIN)/python bench/webhooks/run.py
+
 # Renew the pins: everything the project and its tools need, exact, no addresses.
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip | grep -v ' @ ' > requirements.lock

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
+
+def marks(part: str) -> tuple[str, str]:
+    """Give the comments that stand around a bench's table."""
+    return f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+
+
+BEGIN, END = marks("faults")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +68,21 @@ class Unwritable(Exception):  # noqa: N818 - named after what it says
     """The table cannot be put into the file; the message says why."""
 
 
-def write(path: Path, table: str) -> None:
+def write(path: Path, table: str, part: str = "faults") -> None:
     """Replace what stands between the two comments of a file. Raises ``Unwritable``."""
-    found = readable(path)
-    before, after = found.split(BEGIN, 1)[0], found.split(END, 1)[1]
-    path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    begin, end = marks(part)
+    found = readable(path, part)
+    before, after = found.split(begin, 1)[0], found.split(end, 1)[1]
+    path.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
-def readable(path: Path) -> str:
+def readable(path: Path, part: str = "faults") -> str:
     """Read a file that the table can be put into. Raises ``Unwritable``."""
+    begin, end = marks(part)
     try:
         found = path.read_text()
     except OSError as error:
-        raise Unwritable(f"{path}: {error.strerror}; make it, with {BEGIN} and {END} where the table goes") from error
-    if found.count(BEGIN) != 1 or found.count(END) != 1 or found.index(BEGIN) > found.index(END):
-        raise Unwritable(f"{path}: put {BEGIN} and, after it, {END} into it once each, where the table goes")
+        raise Unwritable(f"{path}: {error.strerror}; make it, with {begin} and {end} where the table goes") from error
+    if found.count(begin) != 1 or found.count(end) != 1 or found.index(begin) > found.index(end):
+        raise Unwritable(f"{path}: put {begin} and, after it, {end} into it once each, where the table goes")
     return found

@@ -1,0 +1,41 @@
+"""How many requests two workers have under way at a time: at one destination, and at a host of many."""
+
+from failing import ends
+from scene import Corners
+from table import Row
+
+DESTINATIONS = 20
+ANSWERS_S = 0.1
+MOST_AT_ONCE, MOST_AT_A_HOST = 10, 40
+
+
+def crowded(corners: Corners) -> list[Row]:
+    """Have a host's one destination busy, then twenty; its consumer counts how many requests are there at a time."""
+    alone, each = (60, 12) if corners.short else (300, 100)
+    name = f"{DESTINATIONS} destinations"
+    with corners.corner() as here:
+        here.plan("", delay_s=ANSWERS_S)
+        here.fill("alone", alone, [here.url("/alone")])
+        here.until(lambda: here.taken() >= alone, within_s=60)
+        most_alone = here.books().most["/alone"]
+        here.fill("many", each * DESTINATIONS, [here.url(f"/{number}") for number in range(DESTINATIONS)])
+        wanted = alone + each * DESTINATIONS
+        here.until(lambda: here.taken() >= wanted, within_s=120)
+        books = here.books()
+    many = [arrival for arrival in books.arrivals if arrival.path != "/alone"]
+    began_ms = min((arrival.at_ms for arrival in many), default=0)
+    first_ms = {arrival.path: arrival.at_ms for arrival in reversed(many)}
+    last_ms = max((arrival.at_ms for arrival in many), default=0)
+    return [
+        Row(name, "deliveries", wanted, note=f"each answered after {ANSWERS_S:g} s"),
+        Row(name, "most at a time at one, alone", most_alone, MOST_AT_ONCE),
+        Row(name, "most at a time at one of them", max(books.most.values(), default=0), MOST_AT_ONCE),
+        Row(name, "most at a time at their host", books.most_in_all, MOST_AT_A_HOST),
+        Row(name, "seconds until all were delivered", _s(last_ms - began_ms)),
+        Row(name, "seconds until the last of them had its first", _s(max(first_ms.values(), default=0) - began_ms)),
+        *ends(name, (books, wanted)),
+    ]
+
+
+def _s(time_ms: float) -> float:
+    return round(time_ms / 1000, 1)

@@ -1,0 +1,43 @@
+"""The short run of the webhooks bench, as a process: nothing lost, nothing doubled, never too much at a time."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+WITHIN_S = 300.0
+SCENARIOS = ("500 for 6 s", "hangs for 15 s", "refuses connections", "20 destinations")
+
+
+async def test_bad_consumers_cost_nobody_a_delivery() -> None:
+    """Beside consumers that fail, hang and refuse, each webhook is taken once, and few are under way at a time."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "bench" / "webhooks" / "run.py"),
+        "--short",
+        "--json",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    assert out, err.decode()
+    rows = json.loads(out)["rows"]
+    assert [f"{row['scenario']}: {row['what']}: {row['figure']:g}" for row in rows if row["verdict"] == "OVER"] == []
+    assert process.returncode == 0, err.decode()
+    figures = {(row["scenario"], row["what"]): row["figure"] for row in rows}
+    assert {row["scenario"] for row in rows} == set(SCENARIOS)
+    for scenario in SCENARIOS:
+        assert figures[scenario, "never delivered"] == 0
+        assert figures[scenario, "taken twice, or under two ids"] == 0
+    assert figures["500 for 6 s", "completions while it failed"] == 300
+    assert figures["hangs for 15 s", "most at a time there"] <= 10
+    assert figures["20 destinations", "most at a time at one of them"] <= 10
+    assert figures["20 destinations", "most at a time at their host"] <= 40
