@@ -38,7 +38,7 @@ class Host:
     """What came to a host: a row for each request, in order, and how many were there at a time."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)
+    taken: dict[str, set[str]] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)
     now: Counter[str] = field(default_factory=Counter)
     most: dict[str, int] = field(default_factory=dict)
@@ -92,7 +92,8 @@ class Consumer:
                 host.plans[asked.get("path", "")] = Plan(asked["status"], asked["delay_s"])
                 return 200, b""
             case "/-/count":
-                return 200, json.dumps({"taken": len(host.taken), "rows": len(host.rows)}).encode()
+                paths = [asked["path"]] if "path" in asked else list(host.taken)
+                return 200, json.dumps({"taken": sum(len(host.taken.get(path, ())) for path in paths)}).encode()
             case _:
                 return 200, json.dumps(host.books()).encode()
 
@@ -118,7 +119,7 @@ class Consumer:
         host.now[path] -= 1
         row["status"] = plan.status
         if 200 <= plan.status < 300:
-            host.taken.add(row["id"])
+            host.taken.setdefault(path, set()).add(row["id"])
         return plan.status
 
     def _is_signed(self, headers: Headers, body: bytes) -> bool:

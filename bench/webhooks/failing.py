@@ -1,4 +1,4 @@
-"""Consumers that fail: one that answers 500 for a minute, one that hangs, one that is not there at all."""
+"""Consumers that fail: one answers 500 for a minute, one hangs or nearly does, one is not there at all."""
 
 import statistics
 import time
@@ -11,6 +11,7 @@ from table import Row
 TENTH = "0,0.5,30,180,720,1800,3600,3600"
 LEASE_S = 12.0
 HANGS_S = 20.0  # the worker gives up after 15 s
+SLOW_S = 14.0
 
 
 def ends(name: str, *parts: tuple[Books, int]) -> list[Row]:
@@ -59,23 +60,32 @@ def outage(corners: Corners) -> list[Row]:
 
 
 def hanging(corners: Corners) -> list[Row]:
-    """Have one destination hang at every attempt, with many waiting for it, and look at another of its host."""
+    """Have a destination hang until the worker gives up, at every attempt."""
+    return _beside(corners, "hangs for 15 s", HANGS_S)
+
+
+def slow(corners: Corners) -> list[Row]:
+    """Have a destination answer well and so late that the worker almost gives up: nothing ever calls it failing."""
+    return _beside(corners, f"answers after {SLOW_S:g} s", SLOW_S)
+
+
+def _beside(corners: Corners, name: str, answers_s: float) -> list[Row]:
+    """Have many deliveries wait for a destination that answers late, and look at another of its host."""
     waiting, per_s, for_s = (100, 5.0, 15.5) if corners.short else (500, 15.0, 45.0)
-    name = "hangs for 15 s"
     with corners.corner() as here:
-        here.plan("/hangs", delay_s=HANGS_S)
-        here.fill("h", waiting, [here.url("/hangs")])
+        here.plan("/late", delay_s=answers_s)
+        here.fill("late", waiting, [here.url("/late")])
         sent = here.trickle("other", here.url("/other"), per_s=per_s, for_s=for_s)
-        here.until(lambda: here.taken() >= sent, within_s=60)
+        here.until(lambda: here.taken("/other") >= sent, within_s=60)
         books = here.books()
-        left = here.pending(here.url("/hangs"))
-    hung, other = books.to("/hangs"), books.to("/other")
+        left = here.pending(here.url("/late"))
+    late, other = books.to("/late"), books.to("/other")
     return [
         Row(name, "deliveries waiting for it", waiting, note=f"{left} of them still in the end"),
-        Row(name, "attempts there", len(hung.arrivals), 30),
-        Row(name, "most at a time there", hung.most_in_all, 10),
+        Row(name, "attempts there", len(late.arrivals)),
+        Row(name, "most at a time there", late.most_in_all, 10),
         Row(name, "deliveries to the other destination", sent, note=f"{per_s:g} a second"),
-        *ends(name, (other, sent)),
+        *ends(name, (other, sent), (late, len(late.taken))),
         *_lateness(name, other, corners.timed(1000)),
     ]
 

@@ -3,8 +3,8 @@
 Two workers, real jobs or deliveries made through the store, and a consumer that answers 500, hangs, is not there, or
 counts how many requests it has at a time. Prints one table of figures and bounds; exits 1 if a bound is broken or a
 scenario could not be played. `--write FILE` puts the table between two comments of a Markdown file. The long run plays
-one after the other in some six minutes; the short one plays all at once in half of one, so that its times tell little.
-Loopback only; every process it starts it ends. Linux only: it takes all of 127.0.0.0/8 for hosts.
+one after the other in some seven minutes; the short one plays all at once in half of one, and judges no time. Loopback
+only; every process it starts it ends. Linux only: it takes all of 127.0.0.0/8 for hosts.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from table import Row, Unwritable, markdown, readable, text, write
 SCENARIOS: dict[str, Callable[[Corners], list[Row]]] = {
     "outage": failing.outage,
     "hanging": failing.hanging,
+    "slow": failing.slow,
     "dead": failing.dead,
     "crowded": crowded.crowded,
 }

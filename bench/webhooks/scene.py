@@ -148,9 +148,10 @@ class Corner:
 
     # --- what is read
 
-    def taken(self) -> int:
-        """Count the webhooks the host has taken, each once."""
-        return int(self._scene.consumer(f"/-/count?host={self.host}")["taken"])
+    def taken(self, path: str = "") -> int:
+        """Count the webhooks the host has taken, each once; or those of one path."""
+        of_path = f"&path={path}" if path else ""
+        return int(self._scene.consumer(f"/-/count?host={self.host}{of_path}")["taken"])
 
     def books(self) -> Books:
         """Read all that came to the host."""
