@@ -39,7 +39,7 @@ LOGGED_CHARS = 200
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS = 200
 KEEPALIVE_S = 5.0
-FRESH_MS = 60_000  # no result expires sooner than this after its event
+FRESH_MS = 1000  # no result expires sooner than this after its event
 
 
 class PublicResolver(AbstractResolver):
