@@ -129,5 +129,5 @@ def test_links_within_the_page_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", prose)) <= anchors
-    for file in re.findall(r"\]\(([\w./]+)\)", prose):
+    for file in re.findall(r"\]\(([\w./-]+)\)", prose):
         assert (ROOT / "docs" / file).exists()
