@@ -1,6 +1,7 @@
 """What tests of consumers share: the page's blocks of code, and a receiver of it as a process."""
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -41,12 +42,18 @@ def program(language: str, folder: Path) -> list[str]:
     return [str(folder / "receiver")]
 
 
+def free_port() -> int:
+    """Find a port nobody listens at, below those that the kernel gives to whoever asks for any."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(20_000, 32_000))) as free:
+            return int(free.getsockname()[1])
+
+
 class Consumer:
     """A receiver as a process. It prints a line for each event it handles, before it answers."""
 
     def __init__(self, command: list[str], secret: str, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/hooks/media"
         self._out, self._err = folder / f"{self.port}.out", folder / f"{self.port}.err"
         environ = os.environ | {"WEBHOOK_SECRET": secret, "PORT": str(self.port)}
