@@ -1,4 +1,4 @@
-"""Owns the commands about webhooks: their deliveries, sending them again, and the secret they are signed with."""
+"""Owns the commands about deliveries of webhooks: to look at them, and to send them again."""
 
 import re
 from collections.abc import AsyncIterator
@@ -190,20 +190,3 @@ def _replay_all(state: str | None, reach: tuple[str, int] | None, *, yes: bool, 
 async def _ids(store: "Store", state: str | None, since_ms: int) -> AsyncIterator[str]:
     async for delivery in store.outbox.every(state, since_ms=since_ms):
         yield delivery.id
-
-
-@webhooks.command("secret")
-def print_secret(as_json: AsJson = False) -> None:
-    """Print the secret that webhooks are signed with."""
-    from worker.cli.terminal import print_json
-    from worker.main import webhook_secrets
-
-    async def do(store: "Store", settings: "Settings", _models: "Models") -> tuple[str, ...]:
-        return await webhook_secrets(store, settings)
-
-    secrets = with_store(do)
-    if as_json:
-        print_json({"secrets": secrets})
-    else:
-        for secret in secrets:
-            say(secret)
