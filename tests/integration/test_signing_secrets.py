@@ -339,3 +339,35 @@ async def test_too_many_are_told_in_one_line(bench: Bench) -> None:
     assert (status, out, told.count("\n")) == (1, "", 1)
     assert "when the oldest ends" in told
     assert "whsec_" not in told
+
+
+async def test_all_webhooks_of_a_job_are_sent_again(bench: Bench, hook: Hook) -> None:
+    """Those of the job and no others go again under their ids, asked for first as with --dead."""
+    async with bench.worker():
+        events = ["job.processing", "job.completed"]
+        mine, other = [
+            await bench.submit(id=name, input=directed(), webhook_url=hook.url, webhook_events=events)
+            for name in ("mine", "other")
+        ]
+        await asyncio.gather(bench.ended(mine), bench.ended(other))
+        await eventually(lambda: _came(hook, 4))
+        asked, sent, nobody, two = await asyncio.gather(
+            run(bench, "webhooks", "replay", "--job", mine),
+            run(bench, "webhooks", "replay", "--job", mine, "--yes", "--json"),
+            run(bench, "webhooks", "replay", "--job", "nobody", "--yes"),
+            run(bench, "webhooks", "replay", "--job", mine, "--dead"),
+        )
+        await eventually(lambda: _came(hook, 6))
+    assert (asked[0], "2 webhooks of mine: add --yes" in asked[2]) == (2, True)
+    assert json.loads(sent[1]) == {"matched": 2, "replayed": 2, "refused": 0, "reasons": []}
+    assert (nobody[0], "there is no job nobody" in nobody[2]) == (1, True)
+    assert (two[0], "give one of" in two[2]) == (2, True)
+    jobs = [json.loads(body)["data"]["id"] for _, body in hook.came]
+    assert (jobs.count(mine), jobs.count(other)) == (4, 2)
+    assert len({headers["webhook-id"] for headers, _ in hook.came}) == 4
+
+
+async def test_a_job_without_webhooks_has_none_to_send(bench: Bench) -> None:
+    """It is no error, and nothing is asked."""
+    job_id = await bench.submit(input=directed())
+    assert (await run(bench, "webhooks", "replay", "--job", job_id))[:2] == (0, "0 replayed\n")
