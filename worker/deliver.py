@@ -12,7 +12,7 @@ import json
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,7 +66,9 @@ class PublicResolver(AbstractResolver):
 class Deliver:
     """The delivery duty. Call it with a claim of the dispatch."""
 
-    def __init__(self, store: Store, settings: Settings, secrets: Sequence[str], rng: random.Random) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, secrets: Callable[[], Awaitable[Sequence[str]]], rng: random.Random
+    ) -> None:
         self._store = store
         self._settings = settings
         self._schedule = Schedule(settings.webhook_schedule_s, settings.webhook_timeout_s)
@@ -118,11 +120,12 @@ class Deliver:
     async def _post(self, delivery: Delivery, body: bytes) -> Answered:
         if fault := url_fault(delivery.url, allow_private=self._settings.webhook_allow_private):
             return Answered(None, f"the URL {fault}")
+        secrets = await self._secrets()
         timestamp_s = self._store.now_ms() // 1000
         headers = [
             ("content-type", "application/json"),
             ("user-agent", USER_AGENT),
-            *webhook_headers(self._secrets, delivery.event_id, timestamp_s, body),
+            *webhook_headers(secrets, delivery.event_id, timestamp_s, body),
         ]
         total_s = self._schedule.timeout_s
         connect_s = min(CONNECT_TIMEOUT_S, total_s / 2)

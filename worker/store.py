@@ -35,6 +35,7 @@ from worker.listing import Listing
 from worker.news import News
 from worker.outbox import Outbox
 from worker.record import SCHEMA, NotARecord, read_record, rfc3339, view, write_part
+from worker.signing_secrets import KeptSecrets
 
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
@@ -121,6 +122,7 @@ class Store:
         self.fleet = Fleet(link, self.keys, self.dispatch)
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
+        self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
         self._models = models
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
