@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from consumer import OK, Consumer, answer, consuming
 from harness import Bench, Sandbox, directed, eventually
 from structlog.testing import capture_logs
+from unruly import OK, Consumer, answer, consuming
 
 from worker.outbox import Delivery
 
