@@ -37,6 +37,7 @@ class Attempt:
     ``answered_by_ms`` is when its submission is answered at the latest.
     ``late`` tells how a task ended that had been given up before, or a submission that was never answered:
     ``{"status", "at_ms", "urls"}``, and ``text`` and ``expires_at`` where the result has them.
+    ``partial`` is what its task showed of the result before the end: ``{"urls", "at_ms"}``.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Attempt:
     cost: Any = None
     counted: bool = True
     late: Mapping[str, Any] | None = None
+    partial: Mapping[str, Any] | None = None
     adopted_at_ms: int | None = None
     answered_by_ms: int | None = None
 

@@ -5,6 +5,7 @@ the top; each says where it is from (doc: the vendor's pages; kie: the provider'
 assumed: nobody).
 """
 
+import itertools
 import json
 import math
 import re
@@ -48,6 +49,8 @@ FINE_CODES = frozenset({"0", "200", "202"})  # kie: "code" beside a good answer
 GENERATION_FAILURE = re.compile(  # assumed: the vendor's page names this error, but not its code
     r"generat\w*[ _-]+fail|fail\w*[ _-]+(?:to[ _-]+)?generat|(?:video|image|music|audio|voice)[ _-]+fail", re.IGNORECASE
 )
+PREVIEW_WORDS = ("image", "cover", "stream")  # kie: fields with these beside a track, filled before it is there
+EARLY_URLS, EARLY_URL_CHARS = 16, 4096  # what a running task shows lies in a record that every change rewrites
 MAX_DEPTH = 64
 
 
@@ -61,9 +64,13 @@ class TaskAccepted:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The task goes on. ``unknown_word`` is set where the gateway used a word that is in no table."""
+    """The task goes on. ``unknown_word`` is set where the gateway used a word that is in no table.
+
+    ``urls`` is what it shows of its result already, without covers and streams.
+    """
 
     unknown_word: str | None = None
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ def read_look(
         return TaskFailed(signal, doubtful=doubtful, cost=_failure_cost(inner, said))
     if word in DONE:
         return _done(inner, answer, text_output=text_output)
-    return Running(unknown_word=None if word in RUNNING else word)
+    return Running(None if word in RUNNING else word, _early_urls(inner))
 
 
 def _said_of_the_task(status: int, answer: Mapping[str, Any]) -> Signal | None:
@@ -236,22 +243,29 @@ def _first(*values: Any) -> str | None:
     return None
 
 
-def _result_urls(place: Any, *, inside: bool = False, depth: int = 0) -> Iterator[str]:
-    """Walk every http(s) URL that lies under a result field and not under an echo of the request."""
+def _early_urls(inner: Mapping[str, Any]) -> tuple[str, ...]:
+    """Find what of a result is shown before the end of its task."""
+    found = (url for url in _result_urls(inner, without=PREVIEW_WORDS) if len(url) <= EARLY_URL_CHARS)
+    return tuple(itertools.islice(dict.fromkeys(found), EARLY_URLS))
+
+
+def _result_urls(place: Any, *, inside: bool = False, without: tuple[str, ...] = (), depth: int = 0) -> Iterator[str]:
+    """Walk every http(s) URL under a result field, none under an echo of the request or a name with a word of those."""
     if depth > MAX_DEPTH:
         return
     match place:
         case dict():
             for name, value in place.items():
                 key = str(name).replace("_", "").lower()
-                if key in ECHO_FIELDS:
+                if key in ECHO_FIELDS or any(word in key for word in without):
                     continue
                 if key == "resultjson" and isinstance(value, str):
                     value = _json_or_text(value)  # noqa: PLW2901 - the string is the object
-                yield from _result_urls(value, inside=inside or key in RESULT_FIELDS, depth=depth + 1)
+                is_inside = inside or key in RESULT_FIELDS
+                yield from _result_urls(value, inside=is_inside, without=without, depth=depth + 1)
         case list():
             for value in place:
-                yield from _result_urls(value, inside=inside, depth=depth + 1)
+                yield from _result_urls(value, inside=inside, without=without, depth=depth + 1)
         case str() if inside and place.lower().startswith(("http://", "https://")):
             yield place
 

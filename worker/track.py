@@ -13,7 +13,7 @@ from typing import Any
 from config.log import log
 from config.models import Models
 from config.settings import Settings
-from jobs import changes, late
+from jobs import changes, late, partial
 from jobs.changes import Change
 from jobs.decide import Fail, decide
 from jobs.failures import believed, classify, own_failure
@@ -86,9 +86,9 @@ class Track:
     ) -> None:
         look = changes.look_of(job, attempt.number)
         match answer:
-            case Running(word):
+            case Running(word, urls):
                 self._tell_word(word, attempt)
-                await self._still_running(claim, job, attempt, clear(look))
+                await self._still_running(claim, job, attempt, clear(look), urls)
             case Done(result, cost):
                 await self._write(
                     claim,
@@ -124,17 +124,20 @@ class Track:
         else:
             await self._again(claim, job, attempt, look)
 
-    async def _still_running(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
+    async def _still_running(self, claim: Claim, job: Job, attempt: Attempt, look: Look, urls: tuple[str, ...]) -> None:
         limit_s = self._settings.track_timeout_s or self._models.track_timeouts_s.get(job.spec.kind, 3600)
         if self._store.now_ms() - attempt.tracked_from_ms >= limit_s * 1000:
             words = f"the task was still running after {limit_s:g} s of tracking; it is still watched"
             failure = own_failure(Code.GENERATION_TIMEOUT, words)
             await self._settle(claim, _looked(job, attempt, look), failure, Outcome.TIMED_OUT)
         else:
-            await self._again(claim, job, attempt, look)
+            await self._again(claim, job, attempt, look, urls)
 
-    async def _again(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
-        """Look again later, unless the job's deadline has passed: then its task becomes a late one."""
+    async def _again(self, claim: Claim, job: Job, attempt: Attempt, look: Look, urls: tuple[str, ...] = ()) -> None:
+        """Look again later, unless the job's deadline has passed: then its task becomes a late one.
+
+        ``urls``: what the task shows already; told where it is news.
+        """
         now_ms = self._store.now_ms()
         if now_ms >= job.deadline_at_ms:
             words = "the job's deadline passed while the task was running; the task is still watched"
@@ -144,7 +147,12 @@ class Track:
         age_ms = now_ms - attempt.tracked_from_ms
         gap_ms = next_look_ms(look, age_ms=age_ms, settings=self._settings, rng=self._rng)
         due_ms = min(now_ms + gap_ms, job.deadline_at_ms)
-        await patiently(lambda: self._store.release(claim, due_ms, look=look))
+        if partial.is_news(job, attempt, urls):
+            rev = self._store.new_rev()
+            change = partial.show(job, attempt, urls, look=look, next_look_at_ms=due_ms, now_ms=now_ms, rev=rev)
+            await self._write(claim, change)
+        else:
+            await patiently(lambda: self._store.release(claim, due_ms, look=look))
 
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome) -> None:
         now_ms = self._store.now_ms()

@@ -103,6 +103,39 @@ def test_an_unknown_word_is_running(body: Any) -> None:
     assert look(body) == Running("simmering")
 
 
+@pytest.mark.parametrize(
+    ("data", "urls"),
+    [
+        ({"result": {"tracks": [{"title": "take 0", "audio_url": "https://a.test/0"}]}}, ["https://a.test/0"]),
+        ({"audio_url": "https://a.test/0", "urls": ["https://a.test/0", "https://a.test/1"]},
+         ["https://a.test/0", "https://a.test/1"]),
+        ({"resultJson": '{"resultUrls": ["https://a.test/0"]}'}, ["https://a.test/0"]),
+        ({"response": {"sunoData": [
+            {"audioUrl": "https://a.test/0", "imageUrl": "https://a.test/0.jpeg", "streamAudioUrl": "https://a.test/s"},
+            {"audioUrl": "", "imageUrl": "https://a.test/1.jpeg", "streamAudioUrl": "https://a.test/t"},
+        ]}}, ["https://a.test/0"]),
+        ({"response": {"sunoData": [{"audioUrl": "", "cover": {"url": "https://a.test/0.jpeg"}}]}}, []),
+        ({"input": {"audio_url": "https://me.test/in"}, "param": {"url": "https://me.test/in"},
+          "result": {"request": {"url": "https://me.test/in"}}}, []),
+        ({"callback": "https://me.test/hook", "title": "https://a.test/0"}, []),
+        ({"result": {"url": "https://a.test/" + "x" * 5000}}, []),
+        ({"urls": [f"https://a.test/{number}" for number in range(1000)]},
+         [f"https://a.test/{number}" for number in range(16)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("word", ["FIRST_SUCCESS", "processing", "simmering"])
+def test_what_a_running_task_shows_is_found(data: dict[str, Any], urls: list[str], word: str) -> None:
+    """Of the result fields, without echoes, covers and streams, and bounded."""
+    answer = look({"data": {"status": word, **data}})
+    assert isinstance(answer, Running)
+    assert list(answer.urls) == urls
+
+
+def test_an_answer_without_a_state_shows_nothing() -> None:
+    """What it is that stands there nobody says."""
+    assert look({"data": {"urls": ["https://a.test/0"]}}) == Running("(none)")
+
+
 def test_a_failure_word_that_says_more_is_the_code() -> None:
     """SENSITIVE_WORD_ERROR is a verdict by itself."""
     answer = look({"data": {"status": "SENSITIVE_WORD_ERROR", "msg": "Lyrics contain sensitive words"}})

@@ -41,6 +41,13 @@ class LateResultView(Described):
     expires_at: Time = Field(None, description="Only there where the gateway said when the URLs stop working.")
 
 
+class PartialView(Described):
+    """What a task showed of its result before its end."""
+
+    urls: list[str]
+    at: str = Field(description=TIME)
+
+
 class CostView(Described):
     """What an attempt cost. An amount never travels without its currency."""
 
@@ -76,6 +83,9 @@ class AttemptView(Described):
         None,
         description="Only there while the task is looked at, once a look-up met something else than a good answer.",
     )
+    partial_result: PartialView | None = Field(
+        None, description="Only there where the task, one of `music`, showed its first track before its end."
+    )
     late_result: LateResultView | None = Field(None, description="Only there for a task that ended late.")
 
 
@@ -99,6 +109,7 @@ class JobView(Described):
     task_id: str | None
     degraded: bool = Field(description="Another model than the requested one answered.")
     attempts: list[AttemptView]
+    partial: PartialView | None = Field(description="The `partial_result` of the attempt under way, if it has one.")
     result: ResultView | None
     failure: FailureView | None = Field(description="Why it failed, or why it waits.")
     created_at: str = Field(description=TIME)
