@@ -13,8 +13,9 @@ from typing import Any
 from jobs.attempts import abandon_current, end_current, ended_as, watch
 from jobs.counters import Counter, count, observe
 from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
+from jobs.expiry import expires_at_ms
 from jobs.failures import own_failure
-from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
+from jobs.job import Attempt, Job, Look, Outcome, Spec, rfc3339
 from jobs.money import money_counters
 from jobs.states import Event, Status, advance
 from jobs.verdict import Acceptance, Code, Failure
@@ -265,7 +266,7 @@ def complete(
         completed_at_ms=now_ms,
         next_action_at_ms=None,
         failure=None,
-        result={"urls": [], "expires_at": rfc3339(now_ms + RESULT_LIFETIME_MS), **result},
+        result={"urls": [], "expires_at": rfc3339(expires_at_ms((), now_ms)), **result},
     )
     return Change(
         job,

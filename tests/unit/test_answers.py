@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.expiry import ToldExpiry
 from jobs.verdict import Signal
 from worker.answers import (
     DONE,
@@ -201,6 +202,28 @@ def test_an_amount_never_travels_without_its_currency(data: dict[str, Any], cost
     assert answer.cost == cost
 
 
+SPAN, MOMENT = ToldExpiry(3600, is_span=True), ToldExpiry("2027-01-15T09:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("data", "expiries"),
+    [
+        ({"expires_at": "2027-01-15T09:00:00Z"}, {MOMENT}),
+        ({"expireTime": "2027-01-15T09:00:00Z", "expires_in": 3600}, {MOMENT, SPAN}),
+        ({"result": {"urls": [], "EXPIRES_IN": 3600}}, {SPAN}),
+        ({"response": {"sunoData": [{"expiresIn": 3600}]}}, {SPAN}),
+        ({"resultJson": '{"resultUrls": [], "expires_in": 3600}'}, {SPAN}),
+        ({"input": {"expires_in": 60}, "result": {"param": {"expires_at": 1}}, "key": {"expires_at": 2}}, set()),
+        ({"title": "expires_at", "expiries": 3}, set()),
+    ],
+)
+def test_what_is_said_of_an_expiry_is_found(data: dict[str, Any], expiries: set[ToldExpiry]) -> None:
+    """Beside the result and in it, under any of the names; not where the request is repeated."""
+    answer = look({"data": {"status": "success", "url": "https://a.test/1", **data}})
+    assert isinstance(answer, Done)
+    assert set(answer.expiries) == expiries
+
+
 def test_a_huge_raw_answer_is_not_kept() -> None:
     """The URLs are, the raw object over its limit is not."""
     answer = look({"data": {"status": "success", "url": "https://a.test/1", "pad": "x" * 100_000}})
@@ -214,7 +237,20 @@ JSON = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["data", "status", "state", "error", "code", "msg", "result", "urls", "task_id", "id", "x"]
+                [
+                    "data",
+                    "status",
+                    "state",
+                    "error",
+                    "code",
+                    "msg",
+                    "result",
+                    "urls",
+                    "task_id",
+                    "id",
+                    "x",
+                    "expires_in",
+                ]
             ),
             inner,
             max_size=5,

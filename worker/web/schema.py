@@ -38,7 +38,7 @@ class LateResultView(Described):
     at: str = Field(description=TIME)
     urls: list[str]
     text: str | None = Field(None, description="Only there for models whose output is text.")
-    expires_at: Time = Field(None, description="Only there where the gateway said when the URLs stop working.")
+    expires_at: Time = Field(None, description="Only there for `succeeded`: as a result's.")
 
 
 class PartialView(Described):
@@ -93,7 +93,9 @@ class ResultView(Described):
     """What was made."""
 
     urls: list[str]
-    expires_at: Time = Field(description="When the URLs are expected to stop working.")
+    expires_at: Time = Field(
+        description="When the URLs are expected to stop working: as the gateway says, else in 24 h from the end."
+    )
     raw: Any = Field(None, description="The gateway's own answer, up to 64 KiB.")
 
 
