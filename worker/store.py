@@ -268,6 +268,10 @@ class Store:
             record += [("schema", SCHEMA), ("fingerprint", job.spec.fingerprint), ("spec", write_part(form["spec"]))]
         if job.result is not None and (before is None or before.result is None):
             record.append(("result", write_part(job.result)))
+        known = before.looks if before is not None else {}
+        for number, look in job.looks.items():
+            if change.looks.get(number) is not None and look != known.get(number):
+                record.append((f"look:{number}", write_part(form["looks"][number])))
         return record
 
     @staticmethod

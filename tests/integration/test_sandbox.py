@@ -156,6 +156,28 @@ async def test_suno_shows_its_first_track_while_still_running(client: httpx.Asyn
     assert seen["SUCCESS"].count(".mp3") == 2
 
 
+@pytest.mark.parametrize("outcome", ["success", "never", {"fail": {"code": 501, "message": "no"}}])
+async def test_a_directive_has_the_first_track_out_at_once(client: httpx.AsyncClient, outcome: Any) -> None:
+    """However the task will end, and whenever."""
+    way = {"duration_s": 60, "first_track_s": 0, "result": [outcome]}
+    task_id = await accepted(client, model="suno-v4", alias="music", sandbox=way)
+    data = (await look(client, task_id)).json()["data"]
+    assert data["status"] == "FIRST_SUCCESS"
+    assert [track["audio_url"] for track in data["result"]["tracks"]] == [
+        f"https://cdn.sandbox.invalid/{task_id}/0.mp3"
+    ]
+
+
+@pytest.mark.parametrize(("alias", "model"), [("image", MODEL), ("music", "suno-v4"), ("audio", "speech-to-text")])
+async def test_a_directive_puts_an_expiry_beside_the_result(client: httpx.AsyncClient, alias: str, model: str) -> None:
+    """It is there once there is a result, word for word."""
+    way = {"duration_s": 0, "expiry": {"expires_in": 3600}}
+    answer = await look(client, await accepted(client, model=model, alias=alias, sandbox=way))
+    assert answer.json()["data"]["expires_in"] == 3600
+    task_id = await accepted(client, model=model, alias=alias, sandbox={**way, "result": ["never"]})
+    assert "expires_in" not in (await look(client, task_id)).json()["data"]
+
+
 async def test_models_answer_in_their_own_shapes(client: httpx.AsyncClient) -> None:
     """Veo flags success, KieAI nests a JSON string and echoes the input, audio is bare, a transcript has no URL."""
     now: dict[str, Any] = {"duration_s": 0}

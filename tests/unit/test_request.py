@@ -24,8 +24,8 @@ def test_the_contracts_example_is_taken() -> None:
             "id": "order-1841", "kind": "video", "model": "veo3", "fallbacks": ["sora-2"],
             "input": {"prompt": "a lighthouse at dusk", "aspect_ratio": "16:9"},
             "webhook_url": "https://shop.example/hooks/media",
-            "webhook_events": ["job.completed", "job.failed", "job.canceled"], "metadata": {"customer": 77},
-            "deadline_s": 3600, "max_attempts": 5, "on_unknown_submit": "retry",
+            "webhook_events": ["job.completed", "job.failed", "job.canceled", "job.partial"],
+            "metadata": {"customer": 77}, "deadline_s": 3600, "max_attempts": 5, "on_unknown_submit": "retry",
         },
         allow_private=False,
     )  # fmt: skip
