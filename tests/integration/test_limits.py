@@ -71,7 +71,7 @@ async def test_a_daily_limit_is_known_to_the_whole_fleet(bench: Bench, sandbox: 
 
 async def test_parked_jobs_send_one_probe_after_the_reset(bench: Bench, sandbox: Sandbox) -> None:
     """While the first of them finds out whether the limit was reset, the others ask nothing; then all complete."""
-    sandbox.control(quotas={"veo3": {"code": DAILY, "limit": 0, "retry_after_s": 1}})
+    sandbox.control(quotas={"veo3": {"code": DAILY, "limit": 0, "retry_after_s": 3}})
     slow = {"do": "accept", "delay_s": 0.3}
     async with bench.worker():
         ids = [await bench.submit(input=directed(submit=[slow]), fallbacks=[])]
