@@ -21,7 +21,7 @@ up: $(VENV)/.installed
 	@$(BIN)/onysoft-worker up
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist load --maxschedchunk 2
 
 # The operators' page in a real browser; needs a Chromium.
 test-page: $(VENV)/.installed-dev
