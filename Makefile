@@ -12,7 +12,7 @@ else
   INSTALL   = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 endif
 
-.PHONY: demo up test test-page check-operations lint bench faults lock clean
+.PHONY: demo up test test-page test-consumers check-operations lint bench faults lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/onysoft-worker demo
@@ -21,11 +21,17 @@ up: $(VENV)/.installed
 	@$(BIN)/onysoft-worker up
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist load --maxschedchunk 2
 
 # The operators' page in a real browser; needs a Chromium.
 test-page: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/browser
+
+# The receivers of docs/webhooks.md that are not Python; needs node and go, which compiles offline.
+test-consumers: $(VENV)/.installed-dev
+	@for each in node:nodejs go:golang-go; do command -v $${each%:*} >/dev/null \
+	  || { echo "make test-consumers needs $${each%:*}: apt install $${each#*:}" >&2; exit 1; }; done
+	CONSUMERS="node go" $(BIN)/python -m pytest tests/consumers/test_receivers.py
 
 # The alert rules and the dashboard's queries; needs promtool.
 check-operations:

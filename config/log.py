@@ -45,6 +45,7 @@ EVENTS = frozenset(
         "task.accepted",
         "task.ended_late",
         "task.kept",
+        "task.partial",
         "task.word_unknown",
         "upkeep.failed",
     }

@@ -176,16 +176,39 @@ def _tokens(text: str) -> tuple[ApiToken, ...]:
     return tuple(tokens)
 
 
+def webhook_secret_fault(text: str) -> str | None:
+    """Say what is wrong with a webhook secret, without quoting it; None where nothing is.
+
+    Base64 is the standard alphabet, padded, the one way an encoder writes it: receivers' libraries differ in what they
+    make of anything else, and one that reads other bytes than we sign with refuses every webhook.
+    """
+    coded = text.removeprefix("whsec_")
+    if coded == text:
+        return "does not begin with whsec_"
+    if re.fullmatch(r"[A-Za-z0-9_-]*[_-][A-Za-z0-9_-]*={0,2}", coded):
+        return "is URL-safe base64, with + and / written as - and _"
+    try:
+        key = base64.b64decode(coded, validate=True)
+    except (binascii.Error, ValueError):
+        return "is no base64 behind whsec_, padded with = to a multiple of four"
+    if base64.b64encode(key).decode() != coded:
+        return "is no base64 behind whsec_ as an encoder writes it"
+    return None if 24 <= len(key) <= 64 else f"is of {len(key)} bytes"
+
+
 def _webhook_secrets(text: str) -> tuple[str, ...]:
-    secrets = tuple(text.split())
-    for secret in secrets:
-        try:
-            size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-        except (binascii.Error, ValueError):
-            size = 0
-        if not secret.startswith("whsec_") or not 24 <= size <= 64:
-            raise ValueError("whsec_ followed by base64 of 24-64 bytes; several separated by spaces while rotating")
-    return secrets
+    secrets = text.split()
+    faults = [
+        (number, f"is the same as number {secrets.index(secret) + 1}")
+        if secret in secrets[: number - 1]
+        else (number, webhook_secret_fault(secret))
+        for number, secret in enumerate(secrets, start=1)
+    ]
+    told = [f"{f'number {number}' if len(secrets) > 1 else 'this'} {fault}" for number, fault in faults if fault]
+    if told:
+        allowed = "whsec_ followed by base64 of 24-64 bytes, several separated by spaces while rotating"
+        raise ValueError(f"{allowed}; {', '.join(told)}")
+    return tuple(secrets)
 
 
 def _schedule(text: str) -> tuple[float, ...]:

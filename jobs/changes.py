@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jobs.attempts import abandon_current, end_current, ended_as, watch
 from jobs.counters import Counter, count, observe
 from jobs.decide import Decision, Fail, FailOver, Hold, Park, Retry
+from jobs.expiry import expires_at_ms
 from jobs.failures import own_failure
-from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Look, Outcome, Spec, rfc3339
+from jobs.job import Attempt, Job, Look, Outcome, Spec, rfc3339
 from jobs.money import money_counters
-from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status, advance
-from jobs.verdict import Acceptance, Category, Code, Failure
+from jobs.verdict import Acceptance, Code, Failure
 
 MOST_WITH_ONE_KEY = 3  # a gateway that answers a key the same way each time would never make the generation
 MARGIN_MS = 5_000  # from the intent to the POST, and from its answer to the record
@@ -176,7 +177,7 @@ def settle(job: Job, failure: Failure, decision: Decision, *, outcome: Outcome |
     A refusal that costs no attempt and is not the job's end leaves none: its number is used again.
     """
     shown = _shown(failure, decision)
-    job_after, looks = _end_attempt(job, shown, failure, decision, outcome, now_ms)
+    job_after, looks = end_current(job, shown, failure, decision, outcome, now_ms)
     event = Event.FAIL if isinstance(decision, Fail) else Event.WAIT
     after = replace(
         job_after,
@@ -216,37 +217,6 @@ _NOTE: Mapping[type, str] = {
 }
 
 
-def _end_attempt(
-    job: Job, shown: Mapping[str, Any], failure: Failure, decision: Decision, outcome: Outcome | None, now_ms: int
-) -> tuple[Job, dict[int, int | None]]:
-    attempt = job.current
-    if attempt is None or outcome is None:
-        return job, {}
-    if outcome is Outcome.REFUSED and not failure.counts_as_attempt and not _is_verdict(failure, decision):
-        return replace(job, attempts=job.attempts[:-1]), {}
-    counted = failure.counts_as_attempt or outcome is not Outcome.REFUSED
-    ended = _ended(job, attempt, outcome, now_ms, failure=shown, counted=counted)
-    return job.with_attempt(ended), _watch(ended, now_ms)
-
-
-def _watch(ended: Attempt, now_ms: int) -> dict[int, int | None]:
-    """Say when an attempt that has ended is next on the track wheel: for its task, or for an answer that may come."""
-    if ended.may_be_answered:
-        return {ended.number: max(ended.answered_by_ms or now_ms, now_ms)}
-    return {ended.number: now_ms + LATE_GAP_MS if ended.watched else None} if ended.task_id else {}
-
-
-def _is_verdict(failure: Failure, decision: Decision) -> bool:
-    """Whether a refusal says something about the request or the model that its reader wants to see kept."""
-    return isinstance(decision, Fail) or (failure.category is Category.TERMINAL and not isinstance(decision, Hold))
-
-
-def _ended(job: Job, attempt: Attempt, outcome: Outcome, now_ms: int, **more: Any) -> Attempt:
-    look = job.looks.get(attempt.number)
-    polls = look.polls if look else attempt.polls
-    return replace(attempt, outcome=outcome, ended_at_ms=now_ms, polls=polls, **more)
-
-
 def _lesson(failure: Failure, decision: Decision, *, heard: bool) -> Lesson:
     """Say what all workers learn. ``heard``: the gateway has just refused a submission."""
     match decision:
@@ -279,14 +249,14 @@ def complete(
     """
     attempt = job.attempt(number)
     assert attempt is not None
-    done = _ended(job, attempt, Outcome.SUCCEEDED, now_ms, failure=None)
+    done = ended_as(job, attempt, Outcome.SUCCEEDED, now_ms, failure=None)
     done = replace(done, cost=attempt.cost if cost is None else cost)
     after, looks = job.with_attempt(done), dict[int, int | None]()
     dropped = job.current
     if dropped is not None and dropped.number != number:
         shown = shown_failure(current_failure) if current_failure else None
-        dropped = _ended(job, dropped, current_outcome, now_ms, failure=shown)
-        after, looks = after.with_attempt(dropped), _watch(dropped, now_ms)
+        dropped = ended_as(job, dropped, current_outcome, now_ms, failure=shown)
+        after, looks = after.with_attempt(dropped), watch(dropped, now_ms)
     after = replace(
         after,
         rev=rev,
@@ -296,7 +266,7 @@ def complete(
         completed_at_ms=now_ms,
         next_action_at_ms=None,
         failure=None,
-        result={"urls": [], "expires_at": rfc3339(now_ms + RESULT_LIFETIME_MS), **result},
+        result={"urls": [], "expires_at": rfc3339(expires_at_ms((), now_ms)), **result},
     )
     return Change(
         job,
@@ -319,7 +289,7 @@ def _duration(attempt: Attempt, now_ms: int) -> tuple[Counter, ...]:
 def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
     """End a job at its caller's wish. A task under way cannot be stopped: it is looked at rarely until it ends."""
     failure = shown_failure(own_failure(Code.CANCELED, "canceled on request"))
-    after, looks = _abandon_current(job, failure, now_ms)
+    after, looks = abandon_current(job, failure, now_ms)
     after = replace(
         after,
         rev=rev,
@@ -337,15 +307,6 @@ def cancel(job: Job, *, now_ms: int, rev: str) -> Change:
         webhooks=("job.canceled",),
         looks=looks,
     )
-
-
-def _abandon_current(job: Job, shown: Mapping[str, Any], now_ms: int) -> tuple[Job, dict[int, int | None]]:
-    attempt = job.current
-    if attempt is None:
-        return job, {}
-    outcome = Outcome.ABANDONED if attempt.task_id else Outcome.UNKNOWN
-    ended = _ended(job, attempt, outcome, now_ms, failure=shown)
-    return job.with_attempt(ended), _watch(ended, now_ms)
 
 
 def retry(job: Job, *, now_ms: int, rev: str) -> Change:

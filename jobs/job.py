@@ -15,7 +15,6 @@ from jobs.verdict import Code
 
 REJECTED = "rejected"  # in the place of the fingerprint of a request that never was one
 RAW_RESULT_LIMIT_BYTES = 64 * 1024
-RESULT_LIFETIME_MS = 24 * 3600 * 1000  # kie: result URLs "typically expire after 24 hours"
 
 
 class Outcome(StrEnum):
@@ -36,7 +35,8 @@ class Attempt:
     ``key`` is the Idempotency-Key it was sent with. ``counted`` is false for a refusal that costs no attempt.
     ``answered_by_ms`` is when its submission is answered at the latest.
     ``late`` tells how a task ended that had been given up before, or a submission that was never answered:
-    ``{"status", "at_ms", "urls"}``, and ``text`` and ``expires_at`` where the result has them.
+    ``{"status", "at_ms", "urls"}``, ``expires_at`` of a result, and its ``text`` where it has one.
+    ``partial`` is what its task showed of the result before the end: ``{"urls", "at_ms"}``.
     """
 
     number: int
@@ -53,6 +53,7 @@ class Attempt:
     cost: Any = None
     counted: bool = True
     late: Mapping[str, Any] | None = None
+    partial: Mapping[str, Any] | None = None
     adopted_at_ms: int | None = None
     answered_by_ms: int | None = None
 

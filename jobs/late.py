@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.changes import ON_SUBMIT_WHEEL, Change, accept, complete, next_number, shown_failure
-from jobs.job import RESULT_LIFETIME_MS, Attempt, Job, Outcome, rfc3339
+from jobs.expiry import expires_at_ms
+from jobs.job import Attempt, Job, Outcome, rfc3339
 from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, advance
 from jobs.verdict import Code, Failure
@@ -26,7 +27,7 @@ def rescued(
     if found is None or found.late is None:
         return None
     result = {name: found.late[name] for name in RESULT_FIELDS if name in found.late}
-    result = {"expires_at": rfc3339(found.late["at_ms"] + RESULT_LIFETIME_MS), **result, "raw": None}
+    result = {"expires_at": rfc3339(expires_at_ms((), found.late["at_ms"])), **result, "raw": None}
     ended = outcome or Outcome.ABANDONED
     return complete(job, found.number, result, now_ms=now_ms, rev=rev, current_outcome=ended, current_failure=failure)
 
@@ -52,6 +53,8 @@ def end_late(
     attempt = job.attempt(number)
     assert attempt is not None
     kept = {name: value for name, value in (more or {}).items() if name in RESULT_FIELDS}
+    if status == "succeeded":
+        kept = {"expires_at": rfc3339(expires_at_ms((), now_ms)), **kept}
     ended = replace(attempt, late={**kept, "status": status, "at_ms": now_ms, "urls": urls})
     ended = replace(ended, cost=attempt.cost if cost is None else cost)
     after = replace(job.with_attempt(ended), rev=rev, updated_at_ms=now_ms)

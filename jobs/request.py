@@ -31,6 +31,7 @@ WebhookEvent = Literal[
     "job.processing",
     "job.waiting",
     "job.failed_over",
+    "job.partial",
     "job.late_result",
 ]
 DEFAULT_WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = ("job.completed", "job.failed", "job.canceled")
@@ -52,7 +53,7 @@ class JobRequest(BaseModel):
     input: dict[str, Any] = Field(description="The model's own parameters, passed on as they are.")
     webhook_url: str | None = Field(None, description="Where webhooks go; default: WEBHOOK_URL.")
     webhook_events: Annotated[list[WebhookEvent], Field(max_length=MAX_WEBHOOK_EVENTS)] | None = Field(
-        None, description="Default: the three ends of a job."
+        None, description="Default: the three ends of a job. `job.partial`: the first track of music, once it is out."
     )
     metadata: dict[str, Any] | None = Field(None, description="Yours: comes back in every view and webhook; 4 KiB.")
     deadline_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = Field(

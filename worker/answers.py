@@ -5,6 +5,7 @@ the top; each says where it is from (doc: the vendor's pages; kie: the provider'
 assumed: nobody).
 """
 
+import itertools
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.expiry import ToldExpiry
 from jobs.job import RAW_RESULT_LIMIT_BYTES
 from jobs.request import is_deeper_than
 from jobs.verdict import Signal, Stage
@@ -44,10 +46,20 @@ ECHO_FIELDS = frozenset(
     {"input", "inputs", "param", "params", "request", "parameters"}
 )  # seen: they repeat what we sent
 TEXT_FIELDS = ("text", "transcript", "result", "output")  # assumed, for models whose output is text
+EXPIRY_FIELDS = frozenset(  # assumed, like the next; compared as the result fields are, beside and under them
+    {
+        "expires", "expiry", "expiration", "expiresat", "expireat", "expiredat", "expirestime", "expiretime",
+        "expiredtime", "expirationtime", "expirationdate", "expirydate", "expirytime", "validuntil",
+    }
+)  # fmt: skip
+EXPIRY_SPANS = frozenset({"expiresin", "expirein", "expiresinseconds", "expireseconds", "validfor"})  # in seconds
 FINE_CODES = frozenset({"0", "200", "202"})  # kie: "code" beside a good answer
 GENERATION_FAILURE = re.compile(  # assumed: the vendor's page names this error, but not its code
     r"generat\w*[ _-]+fail|fail\w*[ _-]+(?:to[ _-]+)?generat|(?:video|image|music|audio|voice)[ _-]+fail", re.IGNORECASE
 )
+PREVIEW_WORDS = ("image", "cover", "stream")  # kie: fields with these beside a track, filled before it is there
+MOST_EXPIRIES = 100  # read of one answer
+EARLY_URLS, EARLY_URL_CHARS = 16, 4096  # what a running task shows lies in a record that every change rewrites
 MAX_DEPTH = 64
 
 
@@ -61,17 +73,22 @@ class TaskAccepted:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The task goes on. ``unknown_word`` is set where the gateway used a word that is in no table."""
+    """The task goes on. ``unknown_word`` is set where the gateway used a word that is in no table.
+
+    ``urls`` is what it shows of its result already, without covers and streams.
+    """
 
     unknown_word: str | None = None
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The task ended well: ``result`` has ``urls`` (or ``text``) and ``raw``."""
+    """The task ended well: ``result`` has ``urls`` (or ``text``) and ``raw``; ``expiries``: what it says of theirs."""
 
     result: Mapping[str, Any]
     cost: Mapping[str, Any] | None = None
+    expiries: tuple[ToldExpiry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +152,7 @@ def read_look(
         return TaskFailed(signal, doubtful=doubtful, cost=_failure_cost(inner, said))
     if word in DONE:
         return _done(inner, answer, text_output=text_output)
-    return Running(unknown_word=None if word in RUNNING else word)
+    return Running(None if word in RUNNING else word, _early_urls(inner))
 
 
 def _said_of_the_task(status: int, answer: Mapping[str, Any]) -> Signal | None:
@@ -157,10 +174,7 @@ def _done(inner: Mapping[str, Any], answer: Mapping[str, Any], *, text_output: b
     result: dict[str, Any] = {"urls": urls, "raw": _capped(answer)}
     if text is not None:
         result["text"] = text
-    expires_at = inner.get("expires_at") or inner.get("expiresAt")
-    if isinstance(expires_at, str):
-        result["expires_at"] = expires_at
-    return Done(result, _cost(inner))
+    return Done(result, _cost(inner), _expiries(inner))
 
 
 def is_readable(body: bytes) -> bool:
@@ -236,24 +250,56 @@ def _first(*values: Any) -> str | None:
     return None
 
 
-def _result_urls(place: Any, *, inside: bool = False, depth: int = 0) -> Iterator[str]:
-    """Walk every http(s) URL that lies under a result field and not under an echo of the request."""
+def _early_urls(inner: Mapping[str, Any]) -> tuple[str, ...]:
+    """Find what of a result is shown before the end of its task."""
+    found = (url for url in _result_urls(inner, without=PREVIEW_WORDS) if len(url) <= EARLY_URL_CHARS)
+    return tuple(itertools.islice(dict.fromkeys(found), EARLY_URLS))
+
+
+def _expiries(inner: Mapping[str, Any]) -> tuple[ToldExpiry, ...]:
+    """Find what is said of an expiry, beside the result or in it."""
+    beside = ((_folded(name), value) for name, value in inner.items())
+    within = ((name, value) for name, value, is_result in _leaves(inner) if is_result)
+    found = ((name, value) for name, value in (*beside, *within) if name in EXPIRY_FIELDS | EXPIRY_SPANS)
+    return tuple(ToldExpiry(value, name in EXPIRY_SPANS) for name, value in itertools.islice(found, MOST_EXPIRIES))
+
+
+def _result_urls(inner: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> Iterator[str]:
+    """Walk every http(s) URL under a result field, none under a name with one of those words in it."""
+    for _, value, is_result in _leaves(inner, without=without):
+        if is_result and isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+            yield value
+
+
+def _leaves(
+    place: Any, *, name: str = "", is_result: bool = False, without: tuple[str, ...] = (), depth: int = 0
+) -> Iterator[tuple[str, Any, bool]]:
+    """Walk every value that has none inside: the name it lies under, itself, and whether that is in a result field.
+
+    What lies under an echo of the request is left out.
+    """
     if depth > MAX_DEPTH:
         return
     match place:
         case dict():
-            for name, value in place.items():
-                key = str(name).replace("_", "").lower()
-                if key in ECHO_FIELDS:
+            for member, value in place.items():
+                key = _folded(member)
+                if key in ECHO_FIELDS or any(word in key for word in without):
                     continue
                 if key == "resultjson" and isinstance(value, str):
                     value = _json_or_text(value)  # noqa: PLW2901 - the string is the object
-                yield from _result_urls(value, inside=inside or key in RESULT_FIELDS, depth=depth + 1)
+                inside = is_result or key in RESULT_FIELDS
+                yield from _leaves(value, name=key, is_result=inside, without=without, depth=depth + 1)
         case list():
             for value in place:
-                yield from _result_urls(value, inside=inside, depth=depth + 1)
-        case str() if inside and place.lower().startswith(("http://", "https://")):
-            yield place
+                yield from _leaves(value, name=name, is_result=is_result, without=without, depth=depth + 1)
+        case _:
+            yield name, place, is_result
+
+
+def _folded(name: str) -> str:
+    """Write a field's name as the tables have it."""
+    return name.replace("_", "").lower()
 
 
 def _json_or_text(text: str) -> Any:

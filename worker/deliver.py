@@ -3,27 +3,24 @@
 Theory. A delivery is pending until it is ``delivered`` (2xx) or ``dead`` (the schedule is used up, the destination
 answered 410, or it has been failing for as long as the schedule lasts). Each attempt is signed anew, under the id the
 event was made with, so that a consumer can tell a repeat. A crash between the consumer's answer and our record repeats
-the attempt: at least once, never lost. Where a name leads is checked on the addresses it resolves to, in the resolver
-the connection itself uses.
+the attempt: at least once, never lost. Where a name leads is checked on the addresses it resolves to, where the
+connection itself is made.
 """
 
 import asyncio
 import json
 import random
-import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from config.log import log
 from config.settings import Settings
 from jobs.delivering import GIVEN_UP, Answered, Outcome, Schedule, judge
-from jobs.destinations import is_public, url_fault
+from jobs.destinations import address_fault, url_fault
 from worker.claims import Claim, Claims
 from worker.gateway import USER_AGENT
 from worker.link import patiently
@@ -39,41 +36,22 @@ LOGGED_CHARS = 200
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS = 200
 KEEPALIVE_S = 5.0
-FRESH_MS = 60_000  # no result expires sooner than this after its event
-
-
-class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead to a non-public address."""
-
-    def __init__(self) -> None:
-        self._resolver = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Resolve; raise ``OSError`` where any address is not public."""
-        found = await self._resolver.resolve(host, port, family)
-        private = [result["host"] for result in found if not is_public(result["host"])]
-        if private:
-            raise OSError(f"{host} resolves to a non-public address ({private[0]})")
-        return found
-
-    async def close(self) -> None:
-        """Close the inner resolver."""
-        await self._resolver.close()
+FRESH_MS = 1000  # no result expires sooner than this after its event
 
 
 class Deliver:
     """The delivery duty. Call it with a claim of the dispatch."""
 
-    def __init__(self, store: Store, settings: Settings, secrets: Sequence[str], rng: random.Random) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, secrets: Callable[[], Awaitable[Sequence[str]]], rng: random.Random
+    ) -> None:
         self._store = store
         self._settings = settings
         self._schedule = Schedule(settings.webhook_schedule_s, settings.webhook_timeout_s)
         self._secrets = secrets
         self._rng = rng
-        resolver = None if settings.webhook_allow_private else PublicResolver()
-        self._transport = Transport(limit=CONNECTIONS, keepalive_s=KEEPALIVE_S, resolver=resolver)
+        fault = None if settings.webhook_allow_private else address_fault
+        self._transport = Transport(limit=CONNECTIONS, keepalive_s=KEEPALIVE_S, address_fault=fault)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -118,19 +96,20 @@ class Deliver:
     async def _post(self, delivery: Delivery, body: bytes) -> Answered:
         if fault := url_fault(delivery.url, allow_private=self._settings.webhook_allow_private):
             return Answered(None, f"the URL {fault}")
+        secrets = await self._secrets()
         timestamp_s = self._store.now_ms() // 1000
+        url = httpx.URL(delivery.url)
         headers = [
+            ("host", url.netloc.decode()),  # left to itself httpx decodes punycode first, and fails on an emoji
             ("content-type", "application/json"),
             ("user-agent", USER_AGENT),
-            *webhook_headers(self._secrets, delivery.event_id, timestamp_s, body),
+            *webhook_headers(secrets, delivery.event_id, timestamp_s, body),
         ]
         total_s = self._schedule.timeout_s
         connect_s = min(CONNECT_TIMEOUT_S, total_s / 2)
         timeouts = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s, "total": total_s}
         try:
-            request = httpx.Request(
-                "POST", delivery.url, headers=headers, content=body, extensions={"timeout": timeouts}
-            )
+            request = httpx.Request("POST", url, headers=headers, content=body, extensions={"timeout": timeouts})
             response = await self._transport.handle_async_request(request)
             answer, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -28,7 +28,8 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:health | hash | MODEL\|failures in a row, MODEL\|ok_at_ms, MODEL\|failed_at_ms |
 | {p}:workers | hash | worker's id -> what it is and when it was last alive |
 | {p}:sequence | string | the one growing number every index is scored by |
-| {p}:secret | string | the webhook secret that was made once |
+| {p}:secret | string | the current webhook secret, made once and replaced by a rotation |
+| {p}:secrets-before | sorted set | those before it -> valid until (ms); until the last of them ends |
 | {p}:reply:TOKEN | list | the answer to a call of the Python client, for a minute; its mark that it has gone |
 | {p}:wake | channel | announces work that another process made due |
 | {p}:changed:ID | channel | announces a change of a job |

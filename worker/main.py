@@ -35,7 +35,7 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
-from worker.signing import make_secret
+from worker.signing_secrets import SigningSecrets
 from worker.store import Store, Wheels
 from worker.submit import Submit
 from worker.track import Track
@@ -124,13 +124,6 @@ def open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def webhook_secrets(store: Store, settings: Settings) -> tuple[str, ...]:
-    """Give the secrets webhooks are signed with: those set, else the deployment's own, made once."""
-    secrets = settings.webhook_secret or (await store.outbox.secret(make_secret()),)
-    hide(secrets)
-    return secrets
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a worker consists of, beside its connections."""
@@ -162,7 +155,8 @@ class WorkerProcess:
             submit_timeout_s=settings.submit_timeout_s,
             connections=settings.concurrency,
         )
-        deliver = Deliver(store, settings, await webhook_secrets(store, settings), random.Random())  # noqa: S311
+        secrets = SigningSecrets(settings.webhook_secret, store.secrets, store.now_ms)
+        deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
         parts = Parts(
             submit=Wheel(
                 Wheels(

@@ -128,12 +128,6 @@ class Outbox:
         found = await self._link.command("HGET", self._keys.job(job_id), "gone_url")
         return found.decode() if found else None
 
-    async def secret(self, fresh: str) -> str:
-        """Return the deployment's webhook secret; ``fresh`` becomes it where there is none."""
-        await self._link.command("SET", self._keys.one("secret"), fresh, "NX")
-        found: bytes = await self._link.command("GET", self._keys.one("secret"))
-        return found.decode()
-
     # --- events
 
     async def feed(self, after: str | None, *, limit: int) -> list[Event]:

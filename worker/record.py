@@ -49,6 +49,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     """Show a record as the contract's job view: plain JSON types, times in RFC 3339 UTC with milliseconds."""
     spec, state, looks = record["spec"], record["state"], record["looks"]
     models, attempts = spec["models"], state["attempts"]
+    current = attempts[-1] if attempts and attempts[-1].get("outcome") is None else {}
     last_task = next((a["task_id"] for a in reversed(attempts) if a.get("task_id")), None)
     completed_by = next((a for a in reversed(attempts) if a.get("outcome") == "succeeded"), None)
     return {
@@ -61,6 +62,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "task_id": completed_by.get("task_id") if completed_by else last_task,
         "degraded": completed_by is not None and completed_by["model"] != models[0],
         "attempts": [_attempt(attempt, looks.get(attempt["number"])) for attempt in attempts],
+        "partial": _partial(current) if record["result"] is None else None,
         "result": record["result"],
         "failure": state["failure"],
         "created_at": rfc3339(spec["created_at_ms"]),
@@ -87,10 +89,17 @@ def _attempt(attempt: Mapping[str, Any], look: Mapping[str, Any] | None) -> dict
     if look and (refusal := look.get("refusal")):
         told = {name: value for name, value in refusal.items() if name != "at_ms"}
         shown["last_refusal"] = {"at": rfc3339(refusal["at_ms"]), **told}
+    if partial := _partial(attempt):
+        shown["partial_result"] = partial
     if late := attempt.get("late"):
         more = {name: late[name] for name in ("text", "expires_at") if name in late}
         shown["late_result"] = {"status": late["status"], "at": rfc3339(late["at_ms"]), "urls": late["urls"], **more}
     return shown
+
+
+def _partial(attempt: Mapping[str, Any]) -> dict[str, Any] | None:
+    partial = attempt.get("partial")
+    return {"urls": partial["urls"], "at": rfc3339(partial["at_ms"])} if partial else None
 
 
 def rfc3339(at_ms: float | None) -> str | None:

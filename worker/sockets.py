@@ -6,11 +6,12 @@ Source: unix(7) for the length of a path; arq 0.28 ``RedisSettings.from_dsn``, w
 import os
 import socket
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from worker.data_dir import SOCKET_DIR_PREFIX, SOCKET_NAME
+from worker.data_dir import LOOK_EVERY_S, SOCKET_DIR_PREFIX, SOCKET_NAME
 
 # The kernel cuts off at 107 bytes (104 on macOS) without a word.
 _PATH_MAX_BYTES = 99
@@ -38,12 +39,22 @@ def remake_socket_path(listening: Path) -> bool:
 def discard_socket(listening: Path) -> None:
     """Remove a dead server's socket and its directory.
 
-    Leave them if somebody listens: a copied DATA_DIR comes with the original's note.
+    Leave them if somebody answers: a copied DATA_DIR comes with the original's note. One that was killed may take
+    connections for a moment after its locks are free, as the kernel closes its files one by one: that one hangs up.
     """
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.settimeout(_ANSWER_TIMEOUT_S)
-        try:
-            probe.connect(str(listening))
-        except (ConnectionRefusedError, FileNotFoundError):
-            listening.unlink(missing_ok=True)
-            listening.parent.rmdir()
+    deadline_s = time.monotonic() + _ANSWER_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.settimeout(_ANSWER_TIMEOUT_S)
+            try:
+                probe.connect(str(listening))
+                probe.sendall(b"PING\r\n")
+                if probe.recv(1):
+                    return
+            except (ConnectionRefusedError, FileNotFoundError):
+                listening.unlink(missing_ok=True)
+                listening.parent.rmdir()
+                return
+            except TimeoutError:
+                return
+        time.sleep(LOOK_EVERY_S)

@@ -35,6 +35,7 @@ from worker.listing import Listing
 from worker.news import News
 from worker.outbox import Outbox
 from worker.record import SCHEMA, NotARecord, read_record, rfc3339, view, write_part
+from worker.signing_secrets import KeptSecrets
 
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
@@ -121,6 +122,7 @@ class Store:
         self.fleet = Fleet(link, self.keys, self.dispatch)
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
+        self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
         self._models = models
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
@@ -266,6 +268,10 @@ class Store:
             record += [("schema", SCHEMA), ("fingerprint", job.spec.fingerprint), ("spec", write_part(form["spec"]))]
         if job.result is not None and (before is None or before.result is None):
             record.append(("result", write_part(job.result)))
+        known = before.looks if before is not None else {}
+        for number, look in job.looks.items():
+            if change.looks.get(number) is not None and look != known.get(number):
+                record.append((f"look:{number}", write_part(form["looks"][number])))
         return record
 
     @staticmethod

@@ -13,11 +13,12 @@ from typing import Any
 from config.log import log
 from config.models import Models
 from config.settings import Settings
-from jobs import changes, late
+from jobs import changes, late, partial
 from jobs.changes import Change
 from jobs.decide import Fail, decide
+from jobs.expiry import expires_at_ms
 from jobs.failures import believed, classify, own_failure
-from jobs.job import Attempt, Job, Look, Outcome
+from jobs.job import Attempt, Job, Look, Outcome, rfc3339
 from jobs.pacing import LOOK_UPS, heard
 from jobs.polling import clear, late_lifetime_ms, late_look_ms, next_look_ms, refused, weigh
 from jobs.states import Status
@@ -86,17 +87,14 @@ class Track:
     ) -> None:
         look = changes.look_of(job, attempt.number)
         match answer:
-            case Running(word):
+            case Running(word, urls):
                 self._tell_word(word, attempt)
-                await self._still_running(claim, job, attempt, clear(look))
-            case Done(result, cost):
-                await self._write(
-                    claim,
-                    changes.complete(
-                        _looked(job, attempt, clear(look)), attempt.number, result,
-                        now_ms=self._store.now_ms(), rev=self._store.new_rev(), cost=cost,
-                    ),
-                )  # fmt: skip
+                await self._still_running(claim, job, attempt, clear(look), urls)
+            case Done(cost=cost):
+                now_ms, rev = self._store.now_ms(), self._store.new_rev()
+                seen, result = _looked(job, attempt, clear(look)), _dated(answer, now_ms)
+                change = changes.complete(seen, attempt.number, result, now_ms=now_ms, rev=rev, cost=cost)
+                await self._write(claim, change)
             case TaskFailed():
                 failure = self._judge(job, attempt, answer)
                 await self._weigh(claim, _costing(job, attempt, answer.cost), attempt, look, failure)
@@ -124,17 +122,20 @@ class Track:
         else:
             await self._again(claim, job, attempt, look)
 
-    async def _still_running(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
+    async def _still_running(self, claim: Claim, job: Job, attempt: Attempt, look: Look, urls: tuple[str, ...]) -> None:
         limit_s = self._settings.track_timeout_s or self._models.track_timeouts_s.get(job.spec.kind, 3600)
         if self._store.now_ms() - attempt.tracked_from_ms >= limit_s * 1000:
             words = f"the task was still running after {limit_s:g} s of tracking; it is still watched"
             failure = own_failure(Code.GENERATION_TIMEOUT, words)
             await self._settle(claim, _looked(job, attempt, look), failure, Outcome.TIMED_OUT)
         else:
-            await self._again(claim, job, attempt, look)
+            await self._again(claim, job, attempt, look, urls)
 
-    async def _again(self, claim: Claim, job: Job, attempt: Attempt, look: Look) -> None:
-        """Look again later, unless the job's deadline has passed: then its task becomes a late one."""
+    async def _again(self, claim: Claim, job: Job, attempt: Attempt, look: Look, urls: tuple[str, ...] = ()) -> None:
+        """Look again later, unless the job's deadline has passed: then its task becomes a late one.
+
+        ``urls``: what the task shows already; told where it is news.
+        """
         now_ms = self._store.now_ms()
         if now_ms >= job.deadline_at_ms:
             words = "the job's deadline passed while the task was running; the task is still watched"
@@ -144,7 +145,12 @@ class Track:
         age_ms = now_ms - attempt.tracked_from_ms
         gap_ms = next_look_ms(look, age_ms=age_ms, settings=self._settings, rng=self._rng)
         due_ms = min(now_ms + gap_ms, job.deadline_at_ms)
-        await patiently(lambda: self._store.release(claim, due_ms, look=look))
+        if partial.is_news(job, attempt, urls):
+            rev = self._store.new_rev()
+            change = partial.show(job, attempt, urls, look=look, next_look_at_ms=due_ms, now_ms=now_ms, rev=rev)
+            await self._write(claim, change)
+        else:
+            await patiently(lambda: self._store.release(claim, due_ms, look=look))
 
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome) -> None:
         now_ms = self._store.now_ms()
@@ -184,15 +190,15 @@ class Track:
         given_up_ms = now_ms - (attempt.ended_at_ms or attempt.started_at_ms)
         look = changes.look_of(job, attempt.number)
         match answer:
-            case Done(result, cost):
-                await self._finish_late(claim, job, attempt, result, cost)
+            case Done(cost=cost):
+                await self._finish_late(claim, job, attempt, _dated(answer, now_ms), cost, now_ms)
                 return
             case TaskFailed():
                 failure = self._judge(job, attempt, answer)
                 look, certain = weigh(look, failure, now_ms)
                 known = attempt.outcome is Outcome.FAILED and failure.patience is not None  # what ended it, once more
                 if certain and not known:
-                    await self._end_late(claim, job, attempt, "failed", cost=answer.cost)
+                    await self._end_late(claim, job, attempt, "failed", cost=answer.cost, now_ms=now_ms)
                     return
             case LookRefused(signal):
                 look = refused(look, classify(signal), now_ms)
@@ -201,24 +207,30 @@ class Track:
         # One refused look says nothing of the task, however long it had not been looked at.
         is_told = not isinstance(answer, LookRefused) or classify(answer.signal).patience is not None
         if given_up_ms >= late_lifetime_ms(attempt) * (1 if is_told else UNTOLD_LIFETIMES):
-            await self._end_late(claim, job, attempt, late.last_word(attempt))
+            await self._end_late(claim, job, attempt, late.last_word(attempt), now_ms=now_ms)
         else:
             due_ms = now_ms + late_look_ms(given_up_ms, self._rng)
             await patiently(lambda: self._store.release(claim, due_ms, look=look))
 
     async def _finish_late(
-        self, claim: Claim, job: Job, attempt: Attempt, result: Mapping[str, Any], cost: Mapping[str, Any] | None
+        self,
+        claim: Claim,
+        job: Job,
+        attempt: Attempt,
+        result: Mapping[str, Any],
+        cost: Mapping[str, Any] | None,
+        now_ms: int,
     ) -> None:
         """Use a late result, of whatever round, where the job still tries and waits for no other task; else record it.
 
         What is recorded is announced, and used all the same should that other task come to nothing.
         """
         if job.status in {Status.QUEUED, Status.WAITING}:
-            now_ms, rev = self._store.now_ms(), self._store.new_rev()
+            rev = self._store.new_rev()
             change = changes.complete(job, attempt.number, result, now_ms=now_ms, rev=rev, cost=cost)
             await self._write(claim, change)
         else:
-            await self._end_late(claim, job, attempt, "succeeded", result, cost=cost)
+            await self._end_late(claim, job, attempt, "succeeded", result, cost=cost, now_ms=now_ms)
 
     async def _end_late(
         self,
@@ -228,6 +240,7 @@ class Track:
         status: str,
         result: Mapping[str, Any] | None = None,
         *,
+        now_ms: int,
         cost: Mapping[str, Any] | None = None,
     ) -> None:
         found = result or {}
@@ -238,7 +251,7 @@ class Track:
             urls=list(found.get("urls", [])),
             more=found,
             cost=cost,
-            now_ms=self._store.now_ms(),
+            now_ms=now_ms,
             rev=self._store.new_rev(),
         )
         await self._write(claim, change)
@@ -248,6 +261,11 @@ class Track:
         if word is not None and word not in self._words_seen and len(self._words_seen) < 1000:
             self._words_seen.add(word)
             log.warning("task.word_unknown", word=word[:100], model=attempt.model)
+
+
+def _dated(answer: Done, now_ms: int) -> dict[str, Any]:
+    """Give a result with when its URLs are expected to stop working."""
+    return {**answer.result, "expires_at": rfc3339(expires_at_ms(answer.expiries, now_ms))}
 
 
 def _looked(job: Job, attempt: Attempt, look: Look) -> Job:

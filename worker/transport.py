@@ -3,12 +3,15 @@
 Owns which failures prove that a request was never sent. A submission costs money, so that proof is not read off an
 exception's class but off how far the request had come: until the connector hands over a connection not one byte can
 have left, after that nothing is certain. `NOT_SENT` comes out of the first part only, all else out of the second.
-Must not follow a redirect, keep a cookie, read a proxy from the environment, repeat a POST, or send a header that the
-`httpx.Request` does not carry. Knows nothing of the gateway or of webhooks. HTTP/1.1 only.
+Must not follow a redirect, keep a cookie, read a proxy from the environment, repeat a POST, send a header that the
+`httpx.Request` does not carry, or connect to an address that was not put to `address_fault` just before. Knows nothing
+of the gateway or of webhooks. HTTP/1.1 only.
 
 Read in aiohttp 3.11 and 3.14, each held by a row of `tests/integration/test_transport.py`:
 - every connection comes out of `BaseConnector.connect` and every new one out of `_create_connection`, in the task of
   the caller. The resolver is asked for names only: an address written in the URL never passes it;
+- `_resolve_host` answers for both, with what is then connected to and nothing else. It keeps a resolver's answer for
+  10 s, which is connected to no longer than that and checked anew each time;
 - aiohttp's `total` that fires while it connects is a bare `TimeoutError`, its `sock_connect` leaves out the look-up of
   the name and starts anew for each address. So one clock of our own bounds each phase in turn;
 - `sock_read` starts when the body is out. Nothing in aiohttp bounds the writing, so that clock does;
@@ -23,15 +26,15 @@ import re
 import select
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -64,6 +67,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     `limit` is the number of connections at a time (0: any number). A connection that idled for more than `keepalive_s`
     seconds is not used again (0: none is). `resolver` stays the caller's to close. `verify=True` means httpx's roots.
+    `address_fault` says what is wrong with an address, or None: one wrong address among those of a name refuses it.
     """
 
     def __init__(
@@ -72,11 +76,13 @@ class Transport(httpx.AsyncBaseTransport):
         limit: int,
         keepalive_s: float,
         resolver: AbstractResolver | None = None,
+        address_fault: Callable[[str], str | None] | None = None,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._limit = limit
         self._keepalive_s = keepalive_s
         self._resolver = resolver
+        self._address_fault = address_fault
         self._verify = httpx.create_ssl_context() if verify is True else verify  # takes 20 ms: not within a request
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -131,6 +137,7 @@ class Transport(httpx.AsyncBaseTransport):
     def _open(self) -> aiohttp.ClientSession:
         reuse = self._keepalive_s > 0
         connector = _Connector(
+            self._address_fault,
             limit=self._limit,
             force_close=not reuse,
             keepalive_timeout=self._keepalive_s if reuse else None,
@@ -213,8 +220,16 @@ class _Exchange:
 _EXCHANGE: ContextVar[_Exchange] = ContextVar("_EXCHANGE")
 
 
+class _AddressRefused(Exception):  # noqa: N818 - named after what it says
+    """A name resolves to an address that must not be connected to. No `OSError`: aiohttp would take its words away."""
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Tells the exchange under way when it starts to connect and when it has a connection."""
+    """Tells the exchange under way when it starts to connect and has a connection, and to what it must not connect."""
+
+    def __init__(self, address_fault: Callable[[str], str | None] | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._address_fault = address_fault
 
     async def connect(
         self,
@@ -238,6 +253,13 @@ class _Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         _EXCHANGE.get().connecting()
         return await super()._create_connection(req, traces, timeout)
+
+    async def _resolve_host(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
+        found = await super()._resolve_host(host, port, traces)
+        faults = (self._address_fault(result["host"]) for result in found) if self._address_fault else ()
+        if fault := next(filter(None, faults), None):
+            raise _AddressRefused(f"{host} resolves to {fault}")
+        return found
 
 
 class _Body(httpx.AsyncByteStream):
@@ -272,7 +294,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 async def _prepare(request: httpx.Request) -> tuple[URL, list[tuple[str, str]], bytes | io.BytesIO | None]:
-    if request.url.scheme not in ("http", "https") or not request.url.host:
+    if request.url.scheme not in ("http", "https") or not request.url.raw_host:  # `host` fails on emoji in punycode
         raise aiohttp.InvalidURL(f"{request.url.scheme}://{request.url.host}", "no http or https address")
     url = URL(str(request.url), encoded=True)  # as httpx quoted it: a signature may depend on it
     if request.url.userinfo:

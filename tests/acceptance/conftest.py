@@ -1,12 +1,13 @@
 """What acceptance tests may ask for: a place to run the product's commands in, the sandbox, a webhook receiver."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from harness import Sandbox
 from product import Api, Command, Place, Receiver
+from warm import Warm
 
 
 @pytest.fixture
@@ -24,10 +25,18 @@ async def receiver() -> AsyncIterator[Receiver]:
     await runner.cleanup()
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Run a process that has imported the product, from which commands are forked."""
+    warm = Warm()
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-async def place(tmp_path: Path, receiver: Receiver) -> AsyncIterator[Place]:
+async def place(tmp_path: Path, receiver: Receiver, warm: Warm) -> AsyncIterator[Place]:
     """Give a folder to run commands in; whatever they leave running is ended."""
-    place = Place(tmp_path, {"WEBHOOK_URL": receiver.url})
+    place = Place(tmp_path, {"WEBHOOK_URL": receiver.url}, warm)
     yield place
     await place.close()
 

@@ -19,6 +19,7 @@ from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from harness import API_KEY, SECRET, Sandbox, eventually, json_bytes
 from standardwebhooks import Webhook, WebhookVerificationError
+from warm import Fork, Warm
 
 from config.settings import Settings
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError
@@ -53,7 +54,7 @@ class Said:
 class Command:
     """A command of the product as a process that leads a session of its own; what it says goes to two files."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, out: Path, err: Path) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process | Fork, out: Path, err: Path) -> None:
         self.name = name
         self.pid = process.pid
         self.process = process
@@ -132,19 +133,19 @@ class Command:
 class Place:
     """A folder with an environment, in which commands of the product are run; ``close`` leaves none behind."""
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str], warm: Warm | None = None) -> None:
         ours = {row.name.upper() for row in fields(Settings)}
         self.folder = folder
         self.data_dir = folder / "data"
         self.environ = {name: value for name, value in os.environ.items() if name not in ours}
         self.environ |= {**PACE, "DATA_DIR": str(self.data_dir), "COLUMNS": "200", **environ}
+        self._warm = warm
         self._commands: list[Command] = []
         self._numbers = count()
 
     async def start(self, *words: str, **environ: str) -> Command:
         """Start a command; an empty value unsets a variable."""
-        number = next(self._numbers)
-        out, err = self.folder / f"{number}-{words[0]}.out", self.folder / f"{number}-{words[0]}.err"
+        out, err = self._streams(words)
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -158,7 +159,14 @@ class Place:
                 cwd=self.folder,
                 start_new_session=True,
             )
-        command = Command(words[0], process, out, err)
+        return self._know(Command(words[0], process, out, err))
+
+    def _streams(self, words: tuple[str, ...]) -> tuple[Path, Path]:
+        """Name the files for what a command says."""
+        name = f"{next(self._numbers)}-{words[0]}" if words else f"{next(self._numbers)}"
+        return self.folder / f"{name}.out", self.folder / f"{name}.err"
+
+    def _know(self, command: Command) -> Command:
         self._commands.append(command)
         return command
 
@@ -169,9 +177,12 @@ class Place:
         return command
 
     async def run(self, *words: str, within_s: float = 30.0, **environ: str) -> Said:
-        """Run a command to its end."""
+        """Run a command to its end, off a process that has imported the product."""
         started_s = time.monotonic()
-        command = await self.start(*words, **environ)
+        out, err = self._streams(words)
+        assert self._warm is not None
+        process = await self._warm.start(words, self.environ | environ, self.folder, out, err)
+        command = self._know(Command(words[0], process, out, err))
         status = await command.ended(within_s=within_s)
         return Said(status, command.out, command.err, time.monotonic() - started_s)
 
@@ -229,7 +240,9 @@ class Api:
     """The HTTP API of a process, as a backend uses it."""
 
     def __init__(self, address: str) -> None:
-        self.http = httpx.AsyncClient(base_url=address, timeout=20, limits=httpx.Limits(max_connections=10))
+        self.http = httpx.AsyncClient(
+            base_url=address, timeout=20, limits=httpx.Limits(max_connections=10), verify=False
+        )
 
     async def submit(self, job_id: str, **request: Any) -> httpx.Response:
         """Enqueue a job."""

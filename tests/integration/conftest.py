@@ -8,18 +8,27 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 
 import httpx
 import pytest
 import redis.asyncio
 import uvicorn
 from arq.connections import ArqRedis
-from harness import API_KEY, SECRET, Bench, Receiver, Sandbox, eventually, json_bytes
+from harness import API_KEY, BOOKS, SECRET, Bench, Receiver, Sandbox, eventually, json_bytes
 
 from config.models import load_models
 from config.settings import Settings
 from worker.enqueue import Door
 from worker.main import open_store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_read_once() -> Iterator[None]:
+    """Read the certificates of all authorities once for all workers of these tests: it takes half of their start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx, "create_ssl_context", cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +48,7 @@ def sandbox_process() -> Iterator[str]:
 @pytest.fixture
 def sandbox(sandbox_process: str) -> Sandbox:
     """Give the sandbox with empty books and no faults."""
-    httpx.post(f"{sandbox_process}/sandbox/reset").raise_for_status()
+    BOOKS.post(f"{sandbox_process}/sandbox/reset").raise_for_status()
     return Sandbox(sandbox_process)
 
 

@@ -4,9 +4,11 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +22,7 @@ from redis.exceptions import RedisError
 from worker import embedded
 from worker.data_dir import has_data as holds_data
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError, find_server
+from worker.sockets import discard_socket
 
 AWAIT_TIMEOUT_S = 10.0
 NOBODY = 65534
@@ -361,6 +364,25 @@ def test_a_copied_directory_leaves_the_original_alone(tmp_path: Path, data_dir: 
             assert copy.url != original.url
             ask(copy.url, "SET", "key", "copy")
         assert ask(original.url, "GET", "key") == b"original"
+
+
+def test_a_socket_that_is_about_to_close_is_waited_for(tmp_path: Path) -> None:
+    """The kernel may close a killed server's socket after its locks: the place is given free all the same."""
+    listening = tmp_path / "onysoft-dying" / "redis.sock"
+    listening.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listening))
+        server.listen()
+
+        def die() -> None:
+            server.accept()[0].close()
+            server.close()
+
+        dying = threading.Thread(target=die)
+        dying.start()
+        discard_socket(listening)
+        dying.join()
+    assert not listening.parent.exists()
 
 
 def test_a_server_out_of_reach_is_not_doubled(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

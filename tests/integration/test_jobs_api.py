@@ -12,7 +12,7 @@ from harness import Bench, Receiver, Sandbox, directed, eventually
 from test_web import Api, check_problem, serving
 from test_web import api as api  # noqa: PLC0414 - a fixture
 
-from jobs import changes
+from jobs import attempts, changes
 from worker.upkeep import Prune
 
 REFUSED = {"status": 422, "code": "unsupported", "message": "model not supported"}
@@ -212,7 +212,7 @@ async def test_cancel_before_submission_never_submits(bench: Bench, web: Api, sa
 
 async def test_a_task_canceled_under_way_is_kept(bench: Bench, web: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the submission the job is canceled, its task no longer the current one, and a late result kept."""
-    monkeypatch.setattr(changes, "LATE_GAP_MS", 100)
+    monkeypatch.setattr(attempts, "LATE_GAP_MS", 100)
     async with bench.worker():
         wanted = ["job.canceled", "job.late_result"]
         job_id = await bench.submit(input=directed(duration_s=0.4), webhook_events=wanted)

@@ -187,7 +187,7 @@ async def test_writes_refused_between_a_post_and_its_answer(
     """An answer that cannot be written is held until it can: one submission, and the job completes."""
     with capture_logs() as lines:
         async with bench.worker(), another_worker(bench):
-            job_id = await bench.submit(id="t", input=directed(tag="t", submit=[{"do": "accept", "delay_s": 0.5}]))
+            job_id = await bench.submit(id="t", input=directed(tag="t", submit=[{"do": "accept", "delay_s": 2}]))
             await eventually(sent(sandbox, "t"))
             await refuse(bench.raw)
             await eventually(logged(lines, "task.accepted", job=job_id))

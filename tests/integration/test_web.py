@@ -76,7 +76,7 @@ async def serving(url: str, **environ: str) -> AsyncIterator[Api]:
     running = asyncio.create_task(server.run())
     try:
         base_url = f"http://127.0.0.1:{await server.started()}"
-        async with httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=10, verify=False) as client:
             yield Api(server, running, client, store)
     finally:
         server.stop()

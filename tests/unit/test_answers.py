@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.expiry import ToldExpiry
 from jobs.verdict import Signal
 from worker.answers import (
     DONE,
@@ -103,6 +104,39 @@ def test_an_unknown_word_is_running(body: Any) -> None:
     assert look(body) == Running("simmering")
 
 
+@pytest.mark.parametrize(
+    ("data", "urls"),
+    [
+        ({"result": {"tracks": [{"title": "take 0", "audio_url": "https://a.test/0"}]}}, ["https://a.test/0"]),
+        ({"audio_url": "https://a.test/0", "urls": ["https://a.test/0", "https://a.test/1"]},
+         ["https://a.test/0", "https://a.test/1"]),
+        ({"resultJson": '{"resultUrls": ["https://a.test/0"]}'}, ["https://a.test/0"]),
+        ({"response": {"sunoData": [
+            {"audioUrl": "https://a.test/0", "imageUrl": "https://a.test/0.jpeg", "streamAudioUrl": "https://a.test/s"},
+            {"audioUrl": "", "imageUrl": "https://a.test/1.jpeg", "streamAudioUrl": "https://a.test/t"},
+        ]}}, ["https://a.test/0"]),
+        ({"response": {"sunoData": [{"audioUrl": "", "cover": {"url": "https://a.test/0.jpeg"}}]}}, []),
+        ({"input": {"audio_url": "https://me.test/in"}, "param": {"url": "https://me.test/in"},
+          "result": {"request": {"url": "https://me.test/in"}}}, []),
+        ({"callback": "https://me.test/hook", "title": "https://a.test/0"}, []),
+        ({"result": {"url": "https://a.test/" + "x" * 5000}}, []),
+        ({"urls": [f"https://a.test/{number}" for number in range(1000)]},
+         [f"https://a.test/{number}" for number in range(16)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("word", ["FIRST_SUCCESS", "processing", "simmering"])
+def test_what_a_running_task_shows_is_found(data: dict[str, Any], urls: list[str], word: str) -> None:
+    """Of the result fields, without echoes, covers and streams, and bounded."""
+    answer = look({"data": {"status": word, **data}})
+    assert isinstance(answer, Running)
+    assert list(answer.urls) == urls
+
+
+def test_an_answer_without_a_state_shows_nothing() -> None:
+    """What it is that stands there nobody says."""
+    assert look({"data": {"urls": ["https://a.test/0"]}}) == Running("(none)")
+
+
 def test_a_failure_word_that_says_more_is_the_code() -> None:
     """SENSITIVE_WORD_ERROR is a verdict by itself."""
     answer = look({"data": {"status": "SENSITIVE_WORD_ERROR", "msg": "Lyrics contain sensitive words"}})
@@ -168,6 +202,28 @@ def test_an_amount_never_travels_without_its_currency(data: dict[str, Any], cost
     assert answer.cost == cost
 
 
+SPAN, MOMENT = ToldExpiry(3600, is_span=True), ToldExpiry("2027-01-15T09:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("data", "expiries"),
+    [
+        ({"expires_at": "2027-01-15T09:00:00Z"}, {MOMENT}),
+        ({"expireTime": "2027-01-15T09:00:00Z", "expires_in": 3600}, {MOMENT, SPAN}),
+        ({"result": {"urls": [], "EXPIRES_IN": 3600}}, {SPAN}),
+        ({"response": {"sunoData": [{"expiresIn": 3600}]}}, {SPAN}),
+        ({"resultJson": '{"resultUrls": [], "expires_in": 3600}'}, {SPAN}),
+        ({"input": {"expires_in": 60}, "result": {"param": {"expires_at": 1}}, "key": {"expires_at": 2}}, set()),
+        ({"title": "expires_at", "expiries": 3}, set()),
+    ],
+)
+def test_what_is_said_of_an_expiry_is_found(data: dict[str, Any], expiries: set[ToldExpiry]) -> None:
+    """Beside the result and in it, under any of the names; not where the request is repeated."""
+    answer = look({"data": {"status": "success", "url": "https://a.test/1", **data}})
+    assert isinstance(answer, Done)
+    assert set(answer.expiries) == expiries
+
+
 def test_a_huge_raw_answer_is_not_kept() -> None:
     """The URLs are, the raw object over its limit is not."""
     answer = look({"data": {"status": "success", "url": "https://a.test/1", "pad": "x" * 100_000}})
@@ -181,7 +237,20 @@ JSON = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["data", "status", "state", "error", "code", "msg", "result", "urls", "task_id", "id", "x"]
+                [
+                    "data",
+                    "status",
+                    "state",
+                    "error",
+                    "code",
+                    "msg",
+                    "result",
+                    "urls",
+                    "task_id",
+                    "id",
+                    "x",
+                    "expires_in",
+                ]
             ),
             inner,
             max_size=5,

@@ -10,6 +10,7 @@ from jobs import changes, late
 from jobs.decide import Decision, Fail, FailOver, Hold, Retry, decide
 from jobs.failures import classify, own_failure
 from jobs.job import Attempt, Job, Outcome, Spec
+from jobs.polling import LATE_GAP_MS
 from jobs.states import Event, Status
 from jobs.verdict import Code, Failure, Signal, Stage
 
@@ -115,7 +116,7 @@ def test_a_resend_under_way_takes_the_task_id_and_a_second_one_is_kept_aside() -
     assert change.after.current == job.current
     aside = attempt_of(change.after, "t2")
     assert (aside.outcome, aside.watched, aside.number) == (Outcome.ABANDONED, True, 3)
-    assert change.looks == {3: LATER_MS + changes.LATE_GAP_MS}
+    assert change.looks == {3: LATER_MS + LATE_GAP_MS}
 
 
 def test_a_task_id_that_comes_after_a_cancel_is_kept_aside() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from config.settings import Settings
-from jobs import changes, late
+from jobs import changes, late, partial
 from jobs.changes import Change
 from jobs.decide import decide
 from jobs.failures import classify, own_failure
@@ -65,7 +65,7 @@ class Life(RuleBasedStateMachine):
         self.submissions = 0
         self.sent: list[Attempt] = []
         models = tuple(f"m{n}" for n in range(fallbacks + 1))
-        spec = Spec("j", "video", models, "f", self.now_ms, deadline_s * 1000, max_attempts, unknown)
+        spec = Spec("j", "music", models, "f", self.now_ms, deadline_s * 1000, max_attempts, unknown)
         change = changes.create(spec, now_ms=self.now_ms, rev=next(self.revs))
         self.job = change.after
 
@@ -82,7 +82,7 @@ class Life(RuleBasedStateMachine):
         self.terminal_events += len(ends)
         if change.after.status in ENDED and before.status in LIVE:
             self.rounds_ended += 1
-        looks = {**self.job.looks}
+        looks = {**change.after.looks}
         for number, at_ms in change.looks.items():
             if at_ms is None:
                 looks.pop(number, None)
@@ -199,6 +199,30 @@ class Life(RuleBasedStateMachine):
         current = self.job.current
         assert current is not None
         self.job = replace(self.job, looks={**self.job.looks, current.number: Look(polls)})
+
+    @precondition(lambda self: (current := self.job.current) is not None and current.task_id is not None)
+    @rule(polls=st.integers(1, 50))
+    def shown_early(self, polls: int) -> None:
+        """Have the task show its first track: told once, the look is noted, and nothing else moves."""
+        current = self.job.current
+        assert current is not None
+        if not partial.is_news(self.job, current, ["https://x.test/0"]):
+            assert current.partial is not None
+            return
+        first = {"urls": ["https://x.test/0"], "look": Look(polls), "next_look_at_ms": self.now_ms + 1}
+        change = partial.show(self.job, current, **first, **self.at())
+        assert (change.webhooks, change.looks) == (("job.partial",), {current.number: self.now_ms + 1})
+        assert (change.counted, change.model_health) == ((), None)
+        self.take(change)
+        shown = view(to_form(self.job))
+        assert shown["partial"]["urls"] == ["https://x.test/0"]
+        assert shown["attempts"][-1]["polls"] == polls
+
+    @invariant()
+    def what_is_shown_early_is_of_the_task_waited_for(self) -> None:
+        """Show it at the top only while there is a task to be waited for."""
+        current = self.job.current
+        assert (view(to_form(self.job))["partial"] is not None) == bool(current and current.partial)
 
     @invariant()
     def attempts_are_bounded(self) -> None:

@@ -1,5 +1,6 @@
 """The environment, read and checked whole."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -97,6 +98,53 @@ def test_secrets_do_not_show_in_the_settings() -> None:
     )  # fmt: skip
     for text in ("abab", "hunter22", "c2Vj"):
         assert text not in repr(settings)
+
+
+def secret_of(size: int, *, first: int = 0) -> str:
+    """Write a webhook secret of so many bytes."""
+    return "whsec_" + base64.b64encode(bytes([first, *range(1, size)])).decode()
+
+
+@pytest.mark.parametrize("blanks", [" ", "  ", "\t", "\n", " \r\n "])
+@pytest.mark.parametrize("sizes", [(24,), (64,), (32, 24, 64)])
+def test_webhook_secrets_are_24_to_64_bytes(sizes: tuple[int, ...], blanks: str) -> None:
+    """One or several, whatever blanks are between and around them, in the order they stand."""
+    secrets = tuple(secret_of(size) for size in sizes)
+    text = blanks + blanks.join(secrets) + blanks
+    assert Settings.from_env({"WEBHOOK_SECRET": text}).webhook_secret == secrets
+
+
+FINE = secret_of(32)
+CODED = base64.b64encode(bytes(25)).decode()
+WRONG_SECRETS = [
+    (secret_of(23), "this is of 23 bytes"),
+    (secret_of(65), "this is of 65 bytes"),
+    ("whsec_", "this is of 0 bytes"),
+    (FINE.removeprefix("whsec_"), "this does not begin with whsec_"),
+    (FINE.replace("whsec_", "WHSEC_"), "this does not begin with whsec_"),
+    (f'"{FINE}"', "this does not begin with whsec_"),
+    ("whsec_" + "-_" * 16, "this is URL-safe base64"),
+    (secret_of(25).rstrip("="), "this is no base64"),
+    (f"{FINE[:-1]}", "this is no base64"),
+    (FINE[:20] + "!" + FINE[21:], "this is no base64"),
+    (FINE[:20] + "é" + FINE[21:], "this is no base64"),
+    ("whsec_" + CODED[:-3] + "B==", "this is no base64 behind whsec_ as an encoder writes it"),
+    (f"{FINE},{secret_of(24)}", "this is no base64"),
+    (f"{FINE} {secret_of(23)}", "number 2 is of 23 bytes"),
+    (f"{secret_of(24)} {FINE} {FINE}", "number 3 is the same as number 2"),
+    (f"abc {FINE} {secret_of(65)}", "number 1 does not begin with whsec_, number 3 is of 65 bytes"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), WRONG_SECRETS)
+def test_a_wrong_webhook_secret_is_told_by_its_place(text: str, told: str) -> None:
+    """Which of several and why, and nothing of any."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"WEBHOOK_SECRET": text})
+    [fault] = refused.value.faults
+    assert fault.startswith("WEBHOOK_SECRET: allowed is whsec_ followed by base64 of 24-64 bytes")
+    assert f"; {told}" in fault
+    assert not any(word[6:20] in fault for word in text.split() if len(word) > 20)
 
 
 def test_tokens_have_holders() -> None:

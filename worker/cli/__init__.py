@@ -6,7 +6,7 @@ command that needs them, so that ``--help`` is quick. The order of the imports i
 
 # isort: off
 from worker.cli.entry import app, run
-from worker.cli import processes, orders, looks, controls, webhooks, explaining  # noqa: F401 - their commands
+from worker.cli import processes, orders, looks, controls, webhooks, secret, explaining  # noqa: F401 - their commands
 # isort: on
 
 __all__ = ["app", "run"]

@@ -1,4 +1,4 @@
-"""Owns the commands about webhooks: their deliveries, sending them again, and the secret they are signed with."""
+"""Owns the commands about deliveries of webhooks: to look at them, and to send them again."""
 
 import re
 from collections.abc import AsyncIterator
@@ -96,6 +96,7 @@ def show_delivery(delivery_id: Annotated[str, typer.Argument(metavar="ID")], as_
 @webhooks.command("replay")
 def replay(
     delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    job: Annotated[str | None, typer.Option(metavar="ID", help="All of a job.")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
     since: Annotated[
         str | None, typer.Option(metavar="T", help="All made since: a time (RFC 3339), or as long ago as 30m, 2h, 1d.")
@@ -103,14 +104,17 @@ def replay(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Send webhooks again, under the same webhook-id: one, all dead ones, or all made since a time."""
-    if sum((delivery_id is not None, dead, since is not None)) != 1:
-        raise WrongUsage("webhooks replay: give one of ID, --dead, --since T")
+    """Send webhooks again, under the same webhook-id: one, all of a job, all dead ones, or all made since a time."""
+    if sum((delivery_id is not None, job is not None, dead, since is not None)) != 1:
+        raise WrongUsage("webhooks replay: give one of ID, --job ID, --dead, --since T")
     an_id(delivery_id)
+    an_id(job, name="--job")
     if delivery_id is not None:
         return _replay_one(delivery_id, as_json=as_json)
-    reach = _read_since(since) if since is not None else None
-    return _replay_all("dead" if dead else None, reach, yes=yes, as_json=as_json)
+    if job is not None:
+        return _replay_all(_OfJob(job), yes=yes, as_json=as_json)
+    found = _Found("dead" if dead else None, _read_since(since) if since is not None else None)
+    return _replay_all(found, yes=yes, as_json=as_json)
 
 
 def _read_since(text: str) -> tuple[str, int]:
@@ -157,53 +161,74 @@ async def _again(store: "Store", delivery: "Delivery") -> None:
         raise NotPossible(f"{delivery.id} is gone with its job {delivery.job_id}")
 
 
-def _replay_all(state: str | None, reach: tuple[str, int] | None, *, yes: bool, as_json: bool) -> int:
-    """Count the deliveries, ask, and have each sent again. ``reach``: see ``_read_since``; it is fixed once counted."""
-    from worker.cli.bulk import Tally, do_to_each
-    from worker.cli.terminal import clock, counted, print_json
-    from worker.record import rfc3339
+class _OfJob:
+    """The deliveries of a job."""
 
-    async def count(store: "Store", _settings: "Settings", _models: "Models") -> tuple[int, int]:
-        how, ms = reach or ("at", 0)
-        since_ms = max(store.now_ms() - ms if how == "ago" else ms, 0)  # no webhook is older than 1970
-        return sum([1 async for _ in store.outbox.every(state, since_ms=since_ms)]), since_ms
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+
+    @property
+    def words(self) -> str:
+        return f"of {self._job_id}"
+
+    async def count(self, store: "Store") -> int:
+        from worker.actions import NoSuchJob
+
+        found = len([1 async for _ in self.ids(store)])
+        if not found and await store.get(self._job_id) is None:
+            raise NoSuchJob(self._job_id)
+        return found
+
+    async def ids(self, store: "Store") -> AsyncIterator[str]:
+        for delivery in await store.outbox.of_job(self._job_id):
+            yield delivery.id
+
+
+class _Found:
+    """The deliveries in a state, or in any, made since a time (see ``_read_since``), which is fixed once counted."""
+
+    def __init__(self, state: str | None, since: tuple[str, int] | None) -> None:
+        self._state = state
+        self._how, self._ms = since or ("at", 0)
+
+    @property
+    def words(self) -> str:
+        from worker.cli.terminal import clock
+        from worker.record import rfc3339
+
+        return "given up" if self._state else f"made since {clock(rfc3339(self._ms), day=True)}"
+
+    async def count(self, store: "Store") -> int:
+        ms = store.now_ms() - self._ms if self._how == "ago" else self._ms
+        self._how, self._ms = "at", max(ms, 0)  # no webhook is older than 1970
+        return len([1 async for _ in self.ids(store)])
+
+    async def ids(self, store: "Store") -> AsyncIterator[str]:
+        async for delivery in store.outbox.every(self._state, since_ms=self._ms):
+            yield delivery.id
+
+
+def _replay_all(which: _OfJob | _Found, *, yes: bool, as_json: bool) -> int:
+    """Count the deliveries, ask, and have each sent again."""
+    from worker.cli.bulk import Tally, do_to_each
+    from worker.cli.terminal import counted, print_json
+
+    async def count(store: "Store", _settings: "Settings", _models: "Models") -> int:
+        return await which.count(store)
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> "Tally":
         async def again(delivery_id: str) -> None:
             await _again(store, await _delivery(store, delivery_id))
 
-        return await do_to_each(_ids(store, state, since_ms), again, told=progress(matched))
+        return await do_to_each(which.ids(store), again, told=progress(matched))
 
     with session() as way:
-        matched, since_ms = way.run(count)
+        matched = way.run(count)
         if matched:
-            which = "given up" if state else f"made since {clock(rfc3339(since_ms), day=True)}"
-            confirm(f"replay: {counted(matched, 'webhook')} {which}", yes=yes)
+            confirm(f"replay: {counted(matched, 'webhook')} {which.words}", yes=yes)
         tally = way.run(do) if matched else Tally()
     if as_json:
         print_json(tally.view("replayed"))
     else:
         say(tally.words("replayed"))
     return 1 if tally.refused else 0
-
-
-async def _ids(store: "Store", state: str | None, since_ms: int) -> AsyncIterator[str]:
-    async for delivery in store.outbox.every(state, since_ms=since_ms):
-        yield delivery.id
-
-
-@webhooks.command("secret")
-def print_secret(as_json: AsJson = False) -> None:
-    """Print the secret that webhooks are signed with."""
-    from worker.cli.terminal import print_json
-    from worker.main import webhook_secrets
-
-    async def do(store: "Store", settings: "Settings", _models: "Models") -> tuple[str, ...]:
-        return await webhook_secrets(store, settings)
-
-    secrets = with_store(do)
-    if as_json:
-        print_json({"secrets": secrets})
-    else:
-        for secret in secrets:
-            say(secret)

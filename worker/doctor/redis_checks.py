@@ -14,6 +14,7 @@ from worker.doctor.findings import ANSWER_S, Finding, skew
 from worker.fleet import Overview
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
 from worker.record import rfc3339
+from worker.signing_secrets import UnreadableSecret
 from worker.store import Store
 
 OLDEST_S = 600.0
@@ -57,7 +58,6 @@ async def _redis_answers(link: Link, store: Store, settings: Settings) -> list[F
     options = {name: await _config(link, name) for name in OPTIONS}
     await store.sync_clock()
     overview = await store.fleet.overview(store.now_ms())
-    secret_kept = bool(await link.command("EXISTS", store.keys.one("secret")))
     return [
         *_version(info),
         *_persistence(info, options["appendfsync"], options["save"]),
@@ -66,7 +66,8 @@ async def _redis_answers(link: Link, store: Store, settings: Settings) -> list[F
         skew("clock, redis", int(seconds) + int(micros) / 1e6 - (asked_s + half_s), "Redis's"),
         *_workers(overview),
         *_queues(overview),
-        *_webhooks(overview, settings, secret_kept=secret_kept),
+        *_webhooks(overview),
+        await _secret(store, settings),
     ]
 
 
@@ -188,7 +189,7 @@ def _queues(overview: Overview) -> Iterator[Finding]:
 # --- webhooks
 
 
-def _webhooks(overview: Overview, settings: Settings, *, secret_kept: bool) -> Iterator[Finding]:
+def _webhooks(overview: Overview) -> Iterator[Finding]:
     for destination in overview.failing:
         says = f"{destination.name} has failed {destination.failures} times in a row, {destination.waiting} wait for it"
         yield Finding("webhooks", "warning", says, "mend the receiver: what waits comes by itself")
@@ -197,11 +198,16 @@ def _webhooks(overview: Overview, settings: Settings, *, secret_kept: bool) -> I
         yield Finding("webhooks", "warning", says, "mend the receiver, then `onysoft-worker webhooks replay --dead`")
     else:
         yield Finding("webhooks", "ok", f"{overview.webhooks.get('pending', 0)} pending, none given up")
+
+
+async def _secret(store: Store, settings: Settings) -> Finding:
     if settings.webhook_secret:
         more = f", {len(settings.webhook_secret)} while rotating" if len(settings.webhook_secret) > 1 else ""
-        yield Finding("webhook secret", "ok", f"WEBHOOK_SECRET is set{more}")
-    else:
-        kept = "kept in Redis" if secret_kept else "made when it is first needed"
-        yield Finding(
-            "webhook secret", "ok", f"the deployment's own, {kept}: `onysoft-worker webhooks secret` prints it"
-        )
+        return Finding("webhook secret", "ok", f"WEBHOOK_SECRET is set{more}")
+    try:
+        kept = await store.secrets.kept()
+    except UnreadableSecret as error:
+        return Finding("webhook secret", "problem", str(error), "delete that key, and give receivers the new secret")
+    more = f", {len(kept)} valid while rotating" if len(kept) > 1 else ""
+    where = f"kept in Redis{more}" if kept else "made when it is first needed"
+    return Finding("webhook secret", "ok", f"the deployment's own, {where}: `onysoft-worker webhooks secret` prints it")

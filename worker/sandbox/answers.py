@@ -157,9 +157,10 @@ def stage_of(task: Task, now_ms: int, word: str = "") -> Stage:
     if state == "fail":
         return Stage("fail", code=task.outcome.code, message=task.outcome.message)
     if state == "running":
-        span_ms = max(1, task.ends_at_ms - task.submitted_at_ms)
-        part = 0.6 if task.outcome.kind == "never" else (now_ms - task.submitted_at_ms) / span_ms
-        return Stage("running", part, urls=_urls(task, 1) if part > 0.7 else ())
+        age_ms, span_ms = now_ms - task.submitted_at_ms, max(1, task.ends_at_ms - task.submitted_at_ms)
+        part = 0.6 if task.outcome.kind == "never" else age_ms / span_ms
+        is_out = part > 0.7 if task.first_track_ms is None else age_ms >= task.first_track_ms
+        return Stage("running", part, urls=_urls(task, 1) if is_out else ())
     return Stage("success", urls=() if task.outcome.kind == "done_without_url" else _urls(task, task.model.urls))
 
 
@@ -173,6 +174,8 @@ def looked_up(task: Task, stage: Stage, name: str = "normal") -> Answer:
     if task.outcome.kind == "body" and stage.state != "running":
         return Answer(200, task.outcome.raw.replace("{task_id}", task.id).encode())
     body = _SHAPES[task.model.shape](task, stage)
+    if stage.state == "success" and task.expiry is not None:
+        body.get("data", body).update(task.expiry)
     match name:
         case "truncated":
             text = dump(body)
@@ -232,8 +235,8 @@ def _veo(task: Task, stage: Stage) -> dict[str, Any]:
 
 
 def _suno(task: Task, stage: Stage) -> dict[str, Any]:
-    part = stage.part
-    running = stage.word or ("PENDING" if part < 0.3 else "TEXT_SUCCESS" if part < 0.7 else "FIRST_SUCCESS")
+    shown = "FIRST_SUCCESS" if stage.urls else "PENDING" if stage.part < 0.3 else "TEXT_SUCCESS"
+    running = stage.word or shown
     names = {"running": running, "success": "SUCCESS", "fail": "GENERATE_AUDIO_FAILED"}
     data: dict[str, Any] = {"task_id": task.id, "status": names[stage.state]}
     if stage.state == "fail":

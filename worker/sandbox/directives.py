@@ -17,12 +17,15 @@ lookups   one step a look-up of the job's newest task, then what is true. One of
 result    one a task of the tag, the last for all that follow. success, done_without_url, never, vanish,
           {"fail": {"code", "message"}}, {"body": {...}, "failed": false}, {"false_524": seconds until it is a success}
 
+first_track_s   when a music task begins to show its first track (default: when 70 % of its duration are over)
+expiry          an object that is put beside every result of the job, {"expires_in": 3600} for one
+
 A named step with a delay is {"do": name, "delay_s": seconds}; every other object step takes `delay_s` too. `{task_id}`
 in `raw` and `body` is replaced. Pure; what does not fit raises `DirectiveError`, which names the place.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -64,6 +67,8 @@ class Directive:
     tag: str = ""
     directs: bool = False
     duration_s: float | None = None
+    first_track_s: float | None = None
+    expiry: Mapping[str, Any] | None = None
     submit: Script[Step] = field(default_factory=Script)
     result: Script[Outcome] = field(default_factory=Script)
     lookups: Script[Step] = field(default_factory=Script)
@@ -72,11 +77,13 @@ class Directive:
 def parse(value: Any) -> Directive:
     """Read a directive. Raises DirectiveError."""
     body = _object(value, "sandbox")
-    _only(body, "sandbox", "tag", "submit", "duration_s", "result", "lookups")
+    _only(body, "sandbox", "tag", "submit", "duration_s", "first_track_s", "expiry", "result", "lookups")
     return Directive(
         tag=_text(body, "tag", "sandbox"),
         directs=bool(body.keys() - {"tag"}),
         duration_s=_seconds(body["duration_s"], "sandbox.duration_s") if "duration_s" in body else None,
+        first_track_s=_seconds(body["first_track_s"], "sandbox.first_track_s") if "first_track_s" in body else None,
+        expiry=_object(body["expiry"], "sandbox.expiry") if "expiry" in body else None,
         submit=_script(body.get("submit", []), "sandbox.submit", _submit_step),
         result=_script(body.get("result", []), "sandbox.result", _outcome),
         lookups=_script(body.get("lookups", []), "sandbox.lookups", _lookup_step),

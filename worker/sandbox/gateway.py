@@ -193,6 +193,8 @@ class Gateway:
             outcome=fate.outcome,
             steps=fate.lookups,
             steps_of=_steps_of(directive),
+            first_track_ms=None if directive.first_track_s is None else int(directive.first_track_s * 1000),
+            expiry=directive.expiry,
         )
         request.task_id = task.id
         request.accepted = True

@@ -7,8 +7,9 @@ bound, oldest out first; counters never forget.
 
 import heapq
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from worker.sandbox.catalog import Model
 from worker.sandbox.fate import Outcome, Step
@@ -26,7 +27,8 @@ class Task:
     """One accepted and billed task.
 
     `told_fail_at_ms` and `told_success_at_ms` are when a look-up first said so plainly. `subject` is its tag, or a
-    digest of the body where it has none; `steps_of` is whose look-ups consume `steps`.
+    digest of the body where it has none; `steps_of` is whose look-ups consume `steps`. `first_track_ms` is after how
+    long a music task shows its first track, `expiry` what is put beside the result.
     """
 
     id: str
@@ -41,6 +43,8 @@ class Task:
     outcome: Outcome
     steps: tuple[Step, ...]
     steps_of: Literal["task", "job", "model"]
+    first_track_ms: int | None = None
+    expiry: Mapping[str, Any] | None = None
     lookups: int = 0
     refunded: bool = False
     told_fail_at_ms: int | None = None

@@ -83,6 +83,7 @@ COMPLETED_EXAMPLE = {
     "task_id": "vtask_9",
     "degraded": True,
     "attempts": [_FIRST_ATTEMPT, _SECOND_ATTEMPT],
+    "partial": None,
     "result": _RESULT,
     "failure": None,
     "created_at": "2026-03-02T18:20:04.289Z",
@@ -107,6 +108,22 @@ QUEUED_EXAMPLE = COMPLETED_EXAMPLE | _NOT_YET | {
     "model": "veo3",
     "updated_at": "2026-03-02T18:20:04.289Z",
     "next_action_at": "2026-03-02T18:20:04.289Z",
+}  # fmt: skip
+_TRACK = {"urls": ["https://cdn.example/mtask_4/0.mp3"], "at": "2026-03-02T18:21:44.120Z"}
+FIRST_TRACK_EXAMPLE = COMPLETED_EXAMPLE | _NOT_YET | {
+    "kind": "music",
+    "status": "processing",
+    "requested_model": "suno-v4",
+    "model": "suno-v4",
+    "fallbacks": [],
+    "task_id": "mtask_4",
+    "attempts": [
+        _SECOND_ATTEMPT
+        | {"number": 1, "model": "suno-v4", "task_id": "mtask_4", "started_at": "2026-03-02T18:20:04.310Z"}
+        | {"ended_at": None, "outcome": None, "polls": 8, "cost": None, "partial_result": _TRACK}
+    ],
+    "partial": _TRACK,
+    "updated_at": "2026-03-02T18:21:44.120Z",
 }  # fmt: skip
 TIMELINE_EXAMPLE = [
     {"at": "2026-03-02T18:20:04.289Z", "event": "job.created"},
@@ -223,7 +240,12 @@ _TASK = {"task_id": "order-1841", "status": "processing", "result": None, "error
 _TASK_ERROR = {"code": "content_rejected", "message": "Content review failed. Please adjust the input and try again."}
 
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
-    "JobView": {"queued": QUEUED_EXAMPLE, "waiting": WAITING_EXAMPLE, "completed": COMPLETED_EXAMPLE},
+    "JobView": {
+        "queued": QUEUED_EXAMPLE,
+        "waiting": WAITING_EXAMPLE,
+        "first_track": FIRST_TRACK_EXAMPLE,
+        "completed": COMPLETED_EXAMPLE,
+    },
     "JobDetail": {
         "completed": COMPLETED_EXAMPLE | {"timeline": TIMELINE_EXAMPLE, "hindrances": []},
         "waiting": WAITING_EXAMPLE

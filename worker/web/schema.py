@@ -38,7 +38,14 @@ class LateResultView(Described):
     at: str = Field(description=TIME)
     urls: list[str]
     text: str | None = Field(None, description="Only there for models whose output is text.")
-    expires_at: Time = Field(None, description="Only there where the gateway said when the URLs stop working.")
+    expires_at: Time = Field(None, description="Only there for `succeeded`: as a result's.")
+
+
+class PartialView(Described):
+    """What a task showed of its result before its end."""
+
+    urls: list[str]
+    at: str = Field(description=TIME)
 
 
 class CostView(Described):
@@ -76,6 +83,9 @@ class AttemptView(Described):
         None,
         description="Only there while the task is looked at, once a look-up met something else than a good answer.",
     )
+    partial_result: PartialView | None = Field(
+        None, description="Only there where the task, one of `music`, showed its first track before its end."
+    )
     late_result: LateResultView | None = Field(None, description="Only there for a task that ended late.")
 
 
@@ -83,7 +93,9 @@ class ResultView(Described):
     """What was made."""
 
     urls: list[str]
-    expires_at: Time = Field(description="When the URLs are expected to stop working.")
+    expires_at: Time = Field(
+        description="When the URLs are expected to stop working: as the gateway says, else in 24 h from the end."
+    )
     raw: Any = Field(None, description="The gateway's own answer, up to 64 KiB.")
 
 
@@ -99,6 +111,7 @@ class JobView(Described):
     task_id: str | None
     degraded: bool = Field(description="Another model than the requested one answered.")
     attempts: list[AttemptView]
+    partial: PartialView | None = Field(description="The `partial_result` of the attempt under way, if it has one.")
     result: ResultView | None
     failure: FailureView | None = Field(description="Why it failed, or why it waits.")
     created_at: str = Field(description=TIME)

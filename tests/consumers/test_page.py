@@ -1,0 +1,133 @@
+"""What docs/webhooks.md says beside its receivers is so."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from consumer import PAGE, blocks
+
+from config.settings import Settings
+from jobs.failures import TERMINAL_CODES, Code
+from jobs.request import DEFAULT_WEBHOOK_EVENTS, WebhookEvent
+from jobs.states import Status
+from worker.signing import sign
+from worker.web.schema import AttemptView, FailureView, JobView
+
+ROOT = Path(__file__).parents[2]
+README, RULES = (ROOT / "README.md").read_text(), (ROOT / "docs/failures.md").read_text()
+UNITS_S = {"s": 1, "min": 60, "h": 3600}
+EVENTS = [json.loads(block) for block in blocks("json")]
+
+
+def section(heading: str) -> str:
+    """Take what stands under a heading."""
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## )", PAGE, flags=re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def rows(heading: str) -> Iterator[list[str]]:
+    """Give the rows of the first table under a heading."""
+    for line in section(heading).splitlines():
+        if line.startswith("| ") and not line.startswith("| attempt"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def seconds(words: str) -> int:
+    """Read "2 h 35 min"."""
+    return sum(int(number) * UNITS_S[unit] for number, unit in re.findall(r"(\d+) (s|min|h)\b", words))
+
+
+def test_the_retries_are_the_default_schedule() -> None:
+    """Each delay as it is, and the sums right to the minute."""
+    shown = list(rows("Retries"))
+    assert [row[0] for row in shown] == [str(number) for number in range(1, len(shown) + 1)]
+    delays = [seconds(row[1]) for row in shown]
+    assert tuple(map(float, delays)) == Settings.from_env({}).webhook_schedule_s
+    sums = [total if total < 60 else total // 60 * 60 for total in accumulate(delays)]
+    assert [seconds(row[2]) for row in shown] == sums
+
+
+def test_the_example_to_check_a_verifier_with_is_right() -> None:
+    """Our own signing gives the page's signature."""
+    example = {row[0].strip("`"): row[1].strip("`") for row in rows("Verify")}
+    signed = sign(example["secret"], example["webhook-id"], int(example["webhook-timestamp"]), example["body"].encode())
+    assert signed == example["webhook-signature"]
+
+
+def test_every_event_is_listed_and_shown() -> None:
+    """Those that come unasked are marked, and each has an example."""
+    listed = {match[1]: row[2] for row in rows("Events") if (match := re.match(r"\[`([^`]+)`", row[0]))}
+    assert set(get_args(WebhookEvent)) <= set(listed) == {event["type"] for event in EVENTS}
+    assert {name for name, unasked in listed.items() if unasked == "yes"} == set(DEFAULT_WEBHOOK_EVENTS)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event["type"])
+def test_examples_are_events(event: dict[str, Any]) -> None:
+    """Fields, statuses and failures are those there are."""
+    assert {"type", "sequence", "timestamp", "data"} <= set(event) <= {*EVENTS[0], "result_expired"}
+    job = event["data"]
+    assert {"id", "status"} <= set(job) <= {*JobView.model_fields, "partial"}
+    assert job["status"] in set(Status)
+    for failure in [job.get("failure"), *(attempt.get("failure") for attempt in job.get("attempts", []))]:
+        if failure:
+            assert set(failure) == set(FailureView.model_fields)
+            assert (failure["category"] == "terminal") == (Code(failure["code"]) in TERMINAL_CODES)
+            assert f"`{failure['rule']}`" in RULES or failure["rule"] == f"own_{failure['code']}"
+    assert all(set(attempt) <= set(AttemptView.model_fields) for attempt in job.get("attempts", []))
+
+
+def test_the_first_example_is_whole() -> None:
+    """No field of a job is missing there."""
+    assert set(JobView.model_fields) <= set(EVENTS[0]["data"])
+
+
+def test_the_readme_shows_the_same_verifier() -> None:
+    """One function, in two places."""
+    (receiver,) = blocks("python")
+    verifier = re.search(r"^def verified.*?return json.loads\(body\)$", receiver, flags=re.DOTALL | re.MULTILINE)
+    assert verifier
+    assert verifier[0] in README
+
+
+def test_the_sql_notes_once_and_keeps_the_newer() -> None:
+    """A repeat breaks off before it changes anything; an older event is noted and changes nothing."""
+    (script,) = blocks("sql")
+    begin, note, change, commit = (part.strip() for part in script.split(";") if part.strip())
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.execute("CREATE TABLE webhooks_noted (id TEXT PRIMARY KEY)")
+    db.execute("CREATE TABLE media (job TEXT PRIMARY KEY, status TEXT, sequence INTEGER)")
+
+    def take(webhook_id: str, status: str, sequence: int) -> None:
+        given = {"webhook_id": webhook_id, "job": "order-1841", "status": status, "sequence": sequence}
+        db.execute(begin)
+        try:
+            db.execute(note, given)
+            db.execute(change, given)
+            db.execute(commit)
+        except sqlite3.IntegrityError:
+            db.execute("ROLLBACK")
+
+    steps = [("evt_2", "completed", 7), ("evt_1", "processing", 5), ("evt_2", "changed", 8), ("evt_3", "failed", 9)]
+    kept = []
+    for step in steps:
+        take(*step)
+        kept.append(db.execute("SELECT status, sequence FROM media").fetchall())
+    assert kept == [[("completed", 7)], [("completed", 7)], [("completed", 7)], [("failed", 9)]]
+    assert db.execute("SELECT count(*) FROM webhooks_noted").fetchone() == (3,)
+    db.close()
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    """Every anchor is a heading's, as GitHub makes them, and every file is there."""
+    prose = re.sub(r"^```.*?^```$", "", PAGE, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", prose)) <= anchors
+    for file in re.findall(r"\]\(([\w./-]+)\)", prose):
+        assert (ROOT / "docs" / file).exists()
