@@ -101,6 +101,21 @@ async def test_a_host_is_given_no_more_than_its_cap(bench: Bench) -> None:
         left += await claimed(bench.store)
 
 
+async def test_a_place_at_a_full_host_goes_to_whoever_waits_longest_for_one(bench: Bench) -> None:
+    """Destinations with backlogs do not hand it round among themselves."""
+    for number in range(MOST_AT_A_HOST // MOST_AT_ONCE):
+        await pending(bench, f"http://one.example/{number}", MOST_AT_ONCE + 3)
+    first = await claimed(bench.store)
+    assert len(first) == MOST_AT_A_HOST
+    late = [f"http://one.example/late/{number}" for number in range(3)]
+    for url in late:
+        await pending(bench, url, 2)
+        assert await claimed(bench.store) == []
+    for number, url in enumerate(late):
+        await settled(bench.store, first[number : number + 1], WELL)
+        assert [claim.wheel for claim in await claimed(bench.store)] == [Destination.of(url).id]
+
+
 async def test_where_room_is_short_each_destination_has_its_share(bench: Bench) -> None:
     """A backlog due for longer does not come before everybody else's."""
     await pending(bench, A, 20)

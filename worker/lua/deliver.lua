@@ -8,7 +8,7 @@
 --       10 first gap and 11 longest gap (ms) between tries of a destination that fails  12 pause it has asked for (ms)
 --       13 most at a time to a destination  14 for how long (ms) a due delivery waits for a destination that fails
 --       15 line of the job's timeline, or ''  16... counters to raise: name, by how much
--- RETURNS  {'1' written, '0' the claim was another's or the delivery is gone; when there is more of its destination, '' for
+-- RETURNS  {'1' written, '0' the claim was another's or the delivery is gone; when there is more to be sent, '' for
 --           never; 'failing' or 'recovered' where the destination has become so, else ''}
 -- INVARIANT  the job's count of pending deliveries falls exactly when one leaves 'pending'.
 -- include destination
@@ -21,7 +21,7 @@ local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local seq = redis.call('HGET', KEYS[1], 'seq')
 redis.call('HDEL', KEYS[2], ARGV[3])
-destination_done(d, ARGV[3])
+local is_handed_on = destination_done(d, ARGV[3])
 if ARGV[6] == '' then
   redis.call('ZREM', d.waiting, ARGV[3])
   redis.call('HDEL', KEYS[1], 'next_at_ms')
@@ -42,5 +42,6 @@ if ARGV[15] ~= '' and job_exists == 1 then
 end
 local news = destination_learn(d, now_ms, ARGV[3], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]))
 local more_ms = destination_plan(d, now_ms, tonumber(ARGV[13]), tonumber(ARGV[14]))
+if is_handed_on then more_ms = now_ms end
 for i = 16, #ARGV, 2 do redis.pcall('HINCRBY', KEYS[7], ARGV[i], ARGV[i + 1]) end
 return {'1', more_ms and string.format('%d', more_ms) or '', news}

@@ -6,6 +6,7 @@
 --   {p}:destination:ID  what it is and how it fares: name, host, failures in a row; while it fails: failing_since_ms,
 --                       shut_until_ms (nothing is sent before), gap_ms, probe (the delivery that tries it)
 --   {p}:sending-to:HOST the deliveries being attempted at all destinations of a host, by when they are answered
+--   {p}:queueing-at:HOST destinations that found no place left at their host, by since when: the next to be free is theirs
 -- A delivery is in exactly one of waiting and sending while it is pending. A destination that has failed OPENS_AT times
 -- in a row is tried by one delivery at a time, at growing gaps; the others wait, at no attempt of theirs.
 local OPENS_AT, KEPT_MS, LONGEST_GAP_MS = 10, 86400000, 30000
@@ -15,9 +16,10 @@ local function destination_read(prefix, id)
     sending = prefix .. ':sending:' .. id, state = prefix .. ':destination:' .. id}
   local found = redis.call('HMGET', d.state, 'host', 'failing_since_ms', 'shut_until_ms', 'gap_ms', 'probe')
   d.at_host = prefix .. ':sending-to:' .. (found[1] or '')
+  d.queueing = prefix .. ':queueing-at:' .. (found[1] or '')
   d.failing = found[2] and true or false
   d.shut_until_ms, d.gap_ms, d.probe = tonumber(found[3] or '0') or 0, tonumber(found[4] or '0') or 0, found[5]
-  for _, key in ipairs({d.wheel, d.waiting, d.sending, d.at_host}) do redis.call('ZCARD', key) end
+  for _, key in ipairs({d.wheel, d.waiting, d.sending, d.at_host, d.queueing}) do redis.call('ZCARD', key) end
   return d
 end
 
@@ -52,10 +54,13 @@ local function destination_plan(d, now_ms, most, patience_ms)
   return at_ms
 end
 
--- Let a delivery go that was being attempted.
+-- Let a delivery go that was being attempted; return whether its place goes to a destination that queues for one.
 local function destination_done(d, delivery)
   redis.call('ZREM', d.sending, delivery)
-  redis.call('ZREM', d.at_host, delivery)
+  if redis.call('ZREM', d.at_host, delivery) == 0 then return false end
+  local first = redis.call('ZPOPMIN', d.queueing)
+  if first[1] then redis.call('ZADD', d.wheel, 'XX', 'LT', first[2], first[1]) end
+  return first[1] ~= nil
 end
 
 -- Learn from an attempt whether the destination answers; return 'failing' or 'recovered' where that has changed.

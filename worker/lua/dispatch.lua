@@ -23,7 +23,7 @@ if ARGV[5] == '1' then
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
 end
 
-local claims, due, left = {}, {}, limit
+local claims, due, left, for_all = {}, {}, limit, limit
 local function take(d, delivery, was_anothers, is_overdue)
   redis.call('ZREM', d.waiting, delivery)
   redis.call('ZADD', d.sending, now_ms + lease_ms, delivery)
@@ -44,19 +44,25 @@ local function take_over(d)
   end
 end
 
-local function take_waiting(d, share)
+-- In the first round each has its share of what may be claimed and of its host's room; in the second, what is left.
+local function take_waiting(d, round)
   local room = destination_room(d, now_ms, most, most_at_host)
+  local share = round == 1 and math.ceil(math.min(for_all, room) / #due) or left
   local taken = redis.call('ZRANGEBYSCORE', d.waiting, '-inf', now_ms, 'LIMIT', 0, math.min(room, share, left))
   for _, delivery in ipairs(taken) do
     take(d, delivery, '0', '0')
     if d.failing then redis.call('HSET', d.state, 'probe', delivery) end
   end
+  if #taken > 0 then redis.call('ZREM', d.queueing, d.id) end
   d.is_host_full = room == 0 and not d.failing and redis.call('ZCARD', d.sending) < most
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', wheel, '-inf', now_ms, 'LIMIT', 0, AT_A_TIME)) do
+local found = redis.call('ZRANGEBYSCORE', wheel, '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, AT_A_TIME)
+for i = 1, #found, 2 do
+  local id, since_ms = found[i], found[i + 1]
   local fine, d = pcall(destination_read, prefix, id)
   if fine and left > 0 then
+    d.since_ms = since_ms
     due[#due + 1] = d
     redis.call('ZREMRANGEBYSCORE', d.at_host, '-inf', now_ms - lease_ms)
     take_over(d)
@@ -64,10 +70,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', wheel, '-inf', now_ms, 'LIMIT', 
     redis.call('ZADD', wheel, now_ms + 60000, id)
   end
 end
-local share = #due > 0 and math.max(math.ceil(left / #due), 1) or 0
+for_all = left
 for round = 1, 2 do
   for _, d in ipairs(due) do
-    if left > 0 then take_waiting(d, round == 1 and share or left) end
+    if left > 0 then take_waiting(d, round) end
   end
 end
 for _, d in ipairs(due) do
@@ -80,6 +86,10 @@ for _, d in ipairs(due) do
   local at_ms = destination_plan(d, now_ms, most, patience_ms)
   if at_ms and at_ms <= now_ms and (d.is_host_full or d.has_had_its_turn) then  -- after those that have not
     redis.call('ZADD', wheel, now_ms + (d.is_host_full and HOST_AGAIN_MS or 1), d.id)
+    if d.is_host_full then  -- one whose turn it was, and who came too late, keeps its place in the queue
+      redis.call('ZADD', d.queueing, 'NX', d.has_had_its_turn and now_ms or d.since_ms, d.id)
+      redis.call('PEXPIRE', d.queueing, KEPT_MS)
+    end
   end
 end
 
