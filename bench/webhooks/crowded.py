@@ -1,12 +1,13 @@
-"""How many requests two workers have under way at a time: at one destination, and at a host of many."""
+"""A host of many destinations: how many requests are under way at a time, and how its places go round."""
 
-from failing import ends
+from figures import ends, lateness
 from scene import Corners
 from table import Row
 
 DESTINATIONS = 20
 ANSWERS_S = 0.1
 MOST_AT_ONCE, MOST_AT_A_HOST = 10, 40
+BUSY = MOST_AT_A_HOST // MOST_AT_ONCE
 
 
 def crowded(corners: Corners) -> list[Row]:
@@ -32,8 +33,39 @@ def crowded(corners: Corners) -> list[Row]:
         Row(name, "most at a time at one of them", max(books.most.values(), default=0), MOST_AT_ONCE),
         Row(name, "most at a time at their host", books.most_in_all, MOST_AT_A_HOST),
         Row(name, "seconds until all were delivered", _s(last_ms - began_ms)),
-        Row(name, "seconds until the last of them had its first", _s(max(first_ms.values(), default=0) - began_ms)),
+        Row(
+            name,
+            "seconds until the last of them had its first",
+            _s(max(first_ms.values(), default=0) - began_ms),
+            corners.timed(2),
+        ),
         *ends(name, (books, wanted)),
+    ]
+
+
+def busy(corners: Corners) -> list[Row]:
+    """Have so many destinations with backlogs that they fill their host, and look at one more of it."""
+    answers_s, backlog, per_s, for_s = (0.5, 50, 5.0, 2.0) if corners.short else (0.25, 1000, 10.0, 20.0)
+    name = f"{BUSY} busy destinations"
+    with corners.corner() as here:
+        here.plan("", delay_s=answers_s)
+        here.plan("/other")
+        here.fill("busy", BUSY * backlog, [here.url(f"/busy/{number}") for number in range(BUSY)])
+        sent = here.trickle("other", here.url("/other"), per_s=per_s, for_s=for_s)
+        left = sum(here.pending(here.url(f"/busy/{number}")) for number in range(BUSY))
+        here.until(lambda: here.taken() >= sent + BUSY * backlog, within_s=120)
+        books = here.books()
+    return [
+        Row(name, "deliveries waiting for them", BUSY * backlog, note=f"each answered after {answers_s:g} s"),
+        Row(
+            name,
+            "deliveries to the other destination",
+            sent,
+            note=f"{left} waited for the busy ones after its last job",
+        ),
+        Row(name, "most at a time at their host", books.most_in_all, MOST_AT_A_HOST),
+        *ends(name, (books, sent + BUSY * backlog)),
+        *lateness(name, books.to("/other"), corners.timed(1000)),
     ]
 
 

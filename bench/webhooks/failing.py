@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from books import Books, quantile
+from figures import ends, lateness
 from scene import Corner, Corners
 from table import Row
 
@@ -12,15 +13,6 @@ TENTH = "0,0.5,30,180,720,1800,3600,3600"
 LEASE_S = 12.0
 HANGS_S = 20.0  # the worker gives up after 15 s
 SLOW_S = 14.0
-
-
-def ends(name: str, *parts: tuple[Books, int]) -> list[Row]:
-    """Count what must not be: webhooks that never came, of so many wanted, came twice, or came unsigned."""
-    return [
-        Row(name, "never delivered", sum(wanted - len(books.taken) for books, wanted in parts), 0),
-        Row(name, "taken twice, or under two ids", sum(books.doubled for books, _ in parts), 0),
-        Row(name, "not signed as they must be", sum(books.forged for books, _ in parts), 0),
-    ]
 
 
 # --- answers 500
@@ -86,16 +78,7 @@ def _beside(corners: Corners, name: str, answers_s: float) -> list[Row]:
         Row(name, "most at a time there", late.most_in_all, 10),
         Row(name, "deliveries to the other destination", sent, note=f"{per_s:g} a second"),
         *ends(name, (other, sent), (late, len(late.taken))),
-        *_lateness(name, other, corners.timed(1000)),
-    ]
-
-
-def _lateness(name: str, books: Books, most_ms: float | None) -> list[Row]:
-    delays = books.delays_ms or [0]
-    return [
-        Row(name, "its delay, p50, ms", quantile(delays, 0.5)),
-        Row(name, "its delay, p99, ms", quantile(delays, 0.99), most_ms),
-        Row(name, "its delay, at the most, ms", max(delays)),
+        *lateness(name, other, corners.timed(1000)),
     ]
 
 
@@ -123,7 +106,7 @@ def dead(corners: Corners) -> list[Row]:
             if beside:
                 here.fill("dead", pending, [url])
             fared[beside].append(_fare(here, short=corners.short))
-            left = here.pending(url)
+            left = here.pending(url) if beside else left
     without, with_it = fared[False], fared[True]
     rate = _mean(with_it, "per_s") / _mean(without, "per_s")
     late = _mean(with_it, "p99_ms") / _mean(without, "p99_ms")

@@ -32,6 +32,7 @@ SCENARIOS: dict[str, Callable[[Corners], list[Row]]] = {
     "slow": failing.slow,
     "dead": failing.dead,
     "crowded": crowded.crowded,
+    "busy": crowded.busy,
 }
 PART = "webhooks"
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 300.0
-SCENARIOS = ("500 for 6 s", "hangs for 15 s", "answers after 14 s", "refuses connections", "20 destinations")
+SCENARIOS = (
+    "500 for 6 s",
+    "hangs for 15 s",
+    "answers after 14 s",
+    "refuses connections",
+    "20 destinations",
+    "4 busy destinations",
+)
 
 
 async def test_bad_consumers_cost_nobody_a_delivery() -> None:
