@@ -3,9 +3,10 @@
 Theory. A destination is scheme, host, port and path. Its deliveries wait in a queue of its own; one wheel says which
 destination has something to be sent when. A claim takes a fair share of each, never more than ``MOST_AT_ONCE`` of one
 destination and ``MOST_AT_A_HOST`` of all of a host over the whole fleet, so that a consumer that hangs keeps nobody
-else waiting. One that has failed time after time is tried by one delivery at a time, at growing gaps; the others wait
-without using up their schedules, and flow again with the first success. What is being sent is kept by the end of its
-lease, and sent again by another worker when that has run out.
+else waiting; where a host has no place left, its destinations queue for the next to be free. One that has failed time
+after time is tried by one delivery at a time, at growing gaps; the others wait without using up their schedules, and
+flow again with the first success. What is being sent is kept by the end of its lease, and sent again by another worker
+when that has run out.
 """
 
 import json
