@@ -189,7 +189,7 @@ class Destination:
         try:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
-            host = parts.hostname or ""
+            host = (parts.hostname or "").rstrip(".")
         except ValueError:
             return cls("", "")
         return cls(f"{parts.scheme}://{host}:{port}{parts.path or '/'}", host)

@@ -66,14 +66,19 @@ class Deliver:
         body, gone = await asyncio.gather(
             self._store.outbox.event_body(delivery.entry), self._store.outbox.gone_url(delivery.job_id)
         )
-        if body is None or gone == delivery.url or claim.overdue:
-            words = (
-                "not sent: the event is no longer kept" if body is None
-                else "not sent: the destination wants no more of this job" if gone == delivery.url
-                else "not sent: the destination has been failing for as long as the schedule lasts"
-            )  # fmt: skip
-            await self._end(claim, delivery, Answered(None, words), GIVEN_UP, took_ms=0)
-            return
+        if body is None:
+            await self._give_up(claim, delivery, "the event is no longer kept")
+        elif gone == delivery.url:
+            await self._give_up(claim, delivery, "the destination wants no more of this job")
+        elif claim.overdue:
+            await self._give_up(claim, delivery, "the destination has been failing for as long as the schedule lasts")
+        else:
+            await self._attempt(claim, delivery, body)
+
+    async def _give_up(self, claim: Claim, delivery: Delivery, why: str) -> None:
+        await self._end(claim, delivery, Answered(None, f"not sent: {why}"), GIVEN_UP, took_ms=0)
+
+    async def _attempt(self, claim: Claim, delivery: Delivery, body: bytes) -> None:
         started_s = time.monotonic()
         answered = await self._post(delivery, self._current(delivery, body))
         took_ms = round((time.monotonic() - started_s) * 1000)
@@ -122,7 +127,7 @@ class Deliver:
         now_ms = self._store.now_ms()
         due_ms = now_ms + round(outcome.wait_s * 1000) if outcome.state == "pending" else None
         attempt = {
-            "at": rfc3339(now_ms),
+            "at": rfc3339(now_ms - took_ms),
             "duration_ms": took_ms,
             "status": answered.status,
             "answer": answered.words,
@@ -132,11 +137,14 @@ class Deliver:
         note: Mapping[str, Any] | None = None
         if outcome.state == "dead":
             note = {"at": rfc3339(now_ms), "event": "webhook.dead", "delivery": delivery.id, "type": delivery.type}
-        await patiently(
+        is_written = await patiently(
             lambda: self._store.dispatch.settle(
                 claim, delivery, [*delivery.attempts, attempt], outcome, due_ms=due_ms, counted=counted, note=note
             )
         )
+        if not is_written:  # another has taken it over: it is sent once more, under the same id
+            log.warning("lease.lost", job=delivery.job_id, delivery=delivery.id, status=answered.status)
+            return
         told = log.info if outcome.state == "delivered" else log.warning
         told(
             "delivery.attempted" if outcome.state == "pending" else "delivery.ended",

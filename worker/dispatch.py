@@ -198,6 +198,12 @@ class Dispatch:
         )  # fmt: skip
         return bool(replayed)
 
+    async def hindrance(self, delivery: Delivery) -> FailingDestination | None:
+        """Say which failing destination a delivery waits for, if any."""
+        name = Destination.of(delivery.url).name if delivery.state == "pending" else None
+        failing = (await self.standing()).failing if name else ()
+        return next((destination for destination in failing if destination.name == name), None)
+
     async def standing(self) -> Standing:
         """Read how the sending stands; what cannot be read is left out."""
         entries, due, oldest, *rows = await self._link.script(

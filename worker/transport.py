@@ -83,7 +83,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._keepalive_s = keepalive_s
         self._resolver = resolver
         self._address_fault = address_fault
-        self._verify = httpx.create_ssl_context() if verify is True else verify  # takes 20 ms: not within a request
+        self._verify = _trusted() if verify is True else verify
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -355,6 +355,12 @@ def _earlier(moment: float | None, now: float, wait_s: float | None) -> float | 
 def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Read the certificates of all authorities: it takes 20 ms, so once for all, and not within a request."""
+    return httpx.create_ssl_context()
 
 
 @functools.lru_cache(maxsize=32)

@@ -205,6 +205,26 @@ async def test_webhooks_are_listed_shown_and_sent_again(place: Place, api: Api, 
     assert refusal(await place.run("webhooks", "show", "dlv_0"), 1, "dlv_0") == ""
 
 
+async def test_a_destination_that_fails_is_named_with_what_waits_for_it(place: Place, api: Api) -> None:
+    """By ``queues``, ``doctor`` and each of its deliveries, without what its URL carries behind the path."""
+    for number in range(12):
+        await api.submit(f"dead-{number}", input=directed("dead"), webhook_url="http://127.0.0.1:1/dead?token=s3cret")
+
+    async def failing() -> Any:
+        return read(await place.run("queues", "--json"))["failing_destinations"]
+
+    [destination] = await eventually(failing)
+    assert (destination["destination"], destination["failures"] >= 10) == ("http://127.0.0.1:1/dead", True)
+    queues, doctor, listed = await asyncio.gather(
+        place.run("queues"), place.run("doctor"), place.run("webhooks", "list", "--job", "dead-11", "--json")
+    )
+    for told in (queues, doctor):
+        assert "http://127.0.0.1:1/dead" in told.out
+        assert "s3cret" not in told.out
+    shown = await place.run("webhooks", "show", read(listed)["deliveries"][0]["id"])
+    assert "times in a row" in shown.out
+
+
 async def test_watching_a_job_ends_with_its_outcome(place: Place, api: Api) -> None:
     """``watch ID`` tells progress and ends as the job did; of a job that is not there it says so."""
     await api.submit("fine", input=directed("fine", duration_s=0.5))

@@ -8,9 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from functools import cache
 
-import httpx
 import pytest
 import redis.asyncio
 import uvicorn
@@ -21,14 +19,6 @@ from config.models import load_models
 from config.settings import Settings
 from worker.enqueue import Door
 from worker.main import open_store
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _certificates_read_once() -> Iterator[None]:
-    """Read the certificates of all authorities once for all workers of these tests: it takes half of their start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(httpx, "create_ssl_context", cache(httpx.create_ssl_context))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,14 @@ REASONS = {"401": "unauthorized", "402": "insufficient_balance"}
 
 
 async def probe_now(bench: Bench) -> None:
-    """Have the next probe be due now, and every job that waits for it, instead of seconds later."""
+    """Have the next probe be due now, and every job that waits for it, instead of seconds later; one at a time."""
     now_ms = bench.store.now_ms()
+    if await bench.raw.hlen("onysoft:leases:submit:image"):
+        return
     if await bench.raw.hexists("onysoft:gate", "hold"):
         await bench.raw.hset("onysoft:gate", "probe_at_ms", now_ms)
     for member in await bench.raw.zrange(WHEEL, 0, -1):
-        if not await bench.raw.hexists("onysoft:leases:submit:image", member):
-            await bench.raw.zadd(WHEEL, {member: now_ms}, xx=True)
+        await bench.raw.zadd(WHEEL, {member: now_ms}, xx=True)
     await bench.raw.publish("onysoft:wake", "due")
 
 

@@ -177,7 +177,7 @@ async def test_a_pause_asked_for_is_kept_by_all_of_a_failing_destination(bench: 
     await pending(bench, A, OPENS_AT)
     await settled(bench.store, await claimed(bench.store), Outcome("pending", "ill", 5.0, asked_s=5.0))
     ahead_ms = int((await hash_of(bench, A))[b"shut_until_ms"]) - bench.store.now_ms()
-    assert 3000 < ahead_ms <= 5000
+    assert 3000 < ahead_ms <= 5100  # by this clock or that
 
 
 async def test_a_try_that_was_not_made_is_another_delivery_s(bench: Bench) -> None:

@@ -356,20 +356,26 @@ async def test_a_submission_canceled_under_way_and_accepted_is_watched(bench: Be
     assert told["paid_unused"]["reasons"] == {"late_success": 1, "never_ended": 0, "maybe_paid": 0}
 
 
-@pytest.mark.env(CONCURRENCY="2", RETRY_BASE_S="60", RETRY_CAP_S="60")
+DUE_WHILE_SUBMITTING = """
+if redis.call('HGET', KEYS[1], 'status') == 'submitting' then redis.call('ZADD', KEYS[2], 'XX', ARGV[1], ARGV[2]) end
+"""
+
+
+@pytest.mark.env(CONCURRENCY="2", RETRY_BASE_S="60", RETRY_CAP_S="60", SUBMIT_TIMEOUT_S="20")
 async def test_an_acceptance_on_a_claim_that_went_stale_is_what_its_job_waits_for(
     bench: Bench, sandbox: Sandbox
 ) -> None:
     """Another worker takes the job over as of unknown acceptance; then the answer comes, and nothing is sent again."""
     async with bench.worker(), open_store(bench.redis_url, bench.settings, load_models()) as others:
-        slow = {"do": "accept", "delay_s": 2}
+        slow = {"do": "accept", "delay_s": 4}
         job_id = await bench.submit(input=directed(tag="t", submit=[slow]), fallbacks=[])
         await eventually(lambda: _submitted(sandbox))
+        keys = (f"onysoft:job:{job_id}", "onysoft:wheel:submit:video")
         async with replace(bench, store=others).worker():
 
             async def taken_over() -> bool:
                 await bench.raw.hdel("onysoft:gate", "takeover_from_ms")
-                await bench.raw.zadd("onysoft:wheel:submit:video", {job_id: bench.store.now_ms()}, xx=True)
+                await bench.raw.eval(DUE_WHILE_SUBMITTING, 2, *keys, bench.store.now_ms(), job_id)
                 return (await bench.job(job_id)).attempts[0].outcome == "unknown"
 
             await eventually(taken_over)

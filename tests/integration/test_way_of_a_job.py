@@ -189,8 +189,8 @@ async def test_an_unknown_submission_fails_where_asked(bench: Bench, sandbox: Sa
 
 async def test_a_connection_never_opened_costs_no_attempt(bench: Bench, sandbox: Sandbox) -> None:
     """While the gateway refuses connections the job waits; afterwards it completes with one submission."""
-    sandbox.control(outage="refuse", outage_s=0.6)
     async with bench.worker():
+        sandbox.control(outage="refuse", outage_s=1.5)
         job_id = await bench.submit(input=directed(tag="t"), max_attempts=1)
         waiting = await bench.standing(job_id, "waiting")
         view = await bench.ended(job_id)

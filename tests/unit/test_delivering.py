@@ -92,7 +92,7 @@ def test_patience_outlasts_the_schedule() -> None:
     ("url", "name", "host"),
     [
         ("https://Shop.example/hooks?token=s3cret#x", "https://shop.example:443/hooks", "shop.example"),
-        ("http://shop.example", "http://shop.example:80/", "shop.example"),
+        ("http://shop.example.", "http://shop.example:80/", "shop.example"),
         ("http://[2001:db8::1]:81/a", "http://2001:db8::1:81/a", "2001:db8::1"),
         ("http://[", "", ""),
         ("", "://:80/", ""),

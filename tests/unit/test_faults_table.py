@@ -54,7 +54,7 @@ def post(at_ms: int, status: int = 429) -> dict[str, Any]:
     [
         ([], Cooldowns(0, 0, 0)),
         ([post(0, 202), post(10), post(20), post(90)], Cooldowns(1, 2, 0)),
-        ([post(0), post(500)], Cooldowns(1, 0, 1)),
+        ([post(0), post(700)], Cooldowns(1, 0, 1)),
         ([post(0), post(2010), post(4020)], Cooldowns(3, 0, 0)),
         ([post(0), post(2010), post(2011)], Cooldowns(2, 0, 1)),  # the limit was known: none were under way
         ([post(0), post(2010, 202), post(2020), post(2030)], Cooldowns(2, 1, 0)),
@@ -75,5 +75,5 @@ def test_refusals_are_counted_by_the_minute() -> None:
 def test_refusals_under_way_are_those_before_the_first_was_recorded() -> None:
     """So close to the first, and no more than can be in flight."""
     assert under_way([], in_flight=10) == 0
-    assert under_way([post(0), post(90), post(300)], in_flight=10) == 2
+    assert under_way([post(0), post(90), post(700)], in_flight=10) == 2
     assert under_way([post(0)] * 12, in_flight=10) == 10

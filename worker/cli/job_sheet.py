@@ -10,10 +10,11 @@ from rich.text import Text
 
 from jobs.job import Job, to_form
 from worker.cli.terminal import ahead, clock, cut, duration, ms_of, plain, print_json, show, styled, table
+from worker.dispatch import FailingDestination
 from worker.fleet import Overview
 from worker.hindrances import hindrances
 from worker.outbox import Delivery
-from worker.record import view
+from worker.record import rfc3339, view
 
 Entry = Mapping[str, Any]
 INDENT = (0, 0, 0, 2)
@@ -159,9 +160,9 @@ def _timeline(timeline: Sequence[Entry], created_ms: int) -> Iterator[Renderable
     yield from _section("timeline", rows)
 
 
-def print_delivery(delivery: Delivery, *, now_ms: int, as_json: bool) -> None:
-    """Print a delivery with each of its attempts."""
-    shown = delivery.view()
+def print_delivery(delivery: Delivery, failing: FailingDestination | None, *, now_ms: int, as_json: bool) -> None:
+    """Print a delivery with each of its attempts; ``failing``: the destination it waits for, where that fails."""
+    shown = delivery.view() | {"failing_destination": failing.view() if failing else None}
     if as_json:
         print_json(shown)
         return
@@ -175,6 +176,11 @@ def print_delivery(delivery: Delivery, *, now_ms: int, as_json: bool) -> None:
     if shown["next_attempt_at"]:
         words.append(
             f"next attempt {ahead(shown['next_attempt_at'], now_ms)}, at {clock(shown['next_attempt_at'], day=True)}"
+        )
+    if failing:
+        words.append(
+            f"waits: the destination has failed {failing.failures} times in a row; it is tried "
+            f"{ahead(rfc3339(failing.next_try_ms), now_ms)}, `webhooks replay {delivery.id}` tries it at once"
         )
     rows = table(["#", "at", "took", "status", "answer"], right=["#", "took", "status"], whole=["at"])
     for number, attempt in enumerate(shown["attempts"], start=1):

@@ -88,7 +88,8 @@ def show_delivery(delivery_id: Annotated[str, typer.Argument(metavar="ID")], as_
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
         delivery = await _delivery(store, delivery_id)
-        job_sheet.print_delivery(delivery, now_ms=store.now_ms(), as_json=as_json)
+        failing = await store.dispatch.hindrance(delivery)
+        job_sheet.print_delivery(delivery, failing, now_ms=store.now_ms(), as_json=as_json)
 
     with_store(do)
 

@@ -74,6 +74,7 @@ class Job:
     degraded: bool  # another model than the requested one answered
     attempts: tuple[dict[str, Any], ...]  # number model task_id started_at ended_at outcome failure polls cost
     result: dict[str, Any] | None  # urls expires_at raw, and text where the result is one
+    partial: dict[str, Any] | None  # urls at: the first track of music, until there is a result
     failure: dict[str, Any] | None  # code category action http_status gateway_code message rule
     created_at: str | None
     updated_at: str | None

@@ -48,7 +48,7 @@ if gated then
     -- A leaky bucket of five seconds' worth: booked_ms is the time up to which the budget is spent.
     local gap_ms = 60000 / per_minute
     local booked_ms = math.max(number('booked_ms'), now_ms)
-    local free = math.floor((now_ms + math.max(5000, gap_ms) - booked_ms) / gap_ms)
+    local free = math.floor((math.max(5000, gap_ms) - (booked_ms - now_ms)) / gap_ms)
     if free < limit then limit = math.max(free, 0) end
     if limit == 0 then due_later(math.ceil(now_ms + gap_ms)) end
     gate.booked_ms = booked_ms
