@@ -196,6 +196,7 @@ class Dispatch:
                 json.dumps(kept, separators=(",", ":")), len(kept), MOST_AT_ONCE, self._patience_ms,
             ],
         )  # fmt: skip
+        await self._link.command("PUBLISH", keys.one("wake"), "due")
         return bool(replayed)
 
     async def hindrance(self, delivery: Delivery) -> FailingDestination | None:

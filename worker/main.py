@@ -192,7 +192,7 @@ class WorkerProcess:
             asyncio.create_task(parts.intake.run()),
         ]
         aside = [
-            asyncio.create_task(self._listen(parts.submit)),
+            asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(every(BEAT_S, self._beat(wheels), self._store.now_ms)),
@@ -226,11 +226,16 @@ class WorkerProcess:
 
         return beat
 
-    async def _listen(self, submit: Wheel) -> None:
-        """Wake the submit wheel when another process has made work due; the wheels look by themselves without it."""
+    async def _listen(self, wheels: Sequence[Wheel]) -> None:
+        """Wake wheels when another process has made work due; they look by themselves, a little later, without it."""
+
+        def called() -> None:
+            for wheel in wheels:
+                wheel.call()
+
         while True:
             with contextlib.suppress(RedisAway, RedisRefused):
-                await self._store.listen(submit.call)
+                await self._store.listen(called)
             await asyncio.sleep(1)
 
 

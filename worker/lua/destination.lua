@@ -9,7 +9,7 @@
 --   {p}:queueing-at:HOST destinations that found no place left at their host, by since when: the next to be free is theirs
 -- A delivery is in exactly one of waiting and sending while it is pending. A destination that has failed OPENS_AT times
 -- in a row is tried by one delivery at a time, at growing gaps; the others wait, at no attempt of theirs.
-local OPENS_AT, KEPT_MS, LONGEST_GAP_MS = 10, 86400000, 30000
+local OPENS_AT, KEPT_MS = 10, 86400000
 
 local function destination_read(prefix, id)
   local d = {id = id, wheel = prefix .. ':wheel:deliver', waiting = prefix .. ':waiting:' .. id,
