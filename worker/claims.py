@@ -51,7 +51,7 @@ class Claim:
 
     ``counters`` and ``heard`` are of what was done under it: the write that ends the claim tells them. ``number`` is
     that of its request among those of its lane; ``limited`` where the lane has to hear of every one. ``overdue`` where
-    it has waited for too long to be done.
+    it has waited for too long to be done; ``ending`` once its holder has set out to give it back.
     """
 
     wheel: str
@@ -64,12 +64,13 @@ class Claim:
     number: int = 0
     limited: bool = True
     overdue: bool = False
+    ending: bool = False
 
     def renewed(self, at_s: float, *, lost: bool) -> None:
         """Note that its lease was prolonged at a time (``clock_s``), or was found to be another's."""
-        if lost:
+        if lost and not self.ending:
             log.warning("lease.lost", wheel=self.wheel, member=self.member)
-        else:
+        elif not lost:
             self.valid_until_s = at_s + LEASE_MS / 1000
 
     def told(self) -> None:

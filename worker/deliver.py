@@ -33,6 +33,7 @@ from worker.transport import Transport, read_capped, retry_after_s
 ANSWER_LIMIT_BYTES = 4096
 ERROR_SHOWN_CHARS = 500
 LOGGED_CHARS = 200
+WHOLE_ANSWERS_KEPT, OLD_ANSWER_CHARS = 2, 256  # of the attempts before
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS = 200
 KEEPALIVE_S = 5.0
@@ -92,8 +93,7 @@ class Deliver:
         if now_ms - delivery.created_at_ms < FRESH_MS:
             return body
         try:
-            expires_at = json.loads(body)["data"]["result"]["expires_at"]
-            is_expired = datetime.fromisoformat(expires_at).timestamp() * 1000 <= now_ms
+            is_expired = datetime.fromisoformat(_expiry(json.loads(body))).timestamp() * 1000 <= now_ms
         except UNSHOWABLE:  # it has no result
             return body
         return b'{"result_expired":true,' + body.removeprefix(b"{") if is_expired else body
@@ -126,32 +126,53 @@ class Deliver:
     ) -> None:
         now_ms = self._store.now_ms()
         due_ms = now_ms + round(outcome.wait_s * 1000) if outcome.state == "pending" else None
+        words = answered.words.translate(_INVISIBLE)
         attempt = {
             "at": rfc3339(now_ms - took_ms),
             "duration_ms": took_ms,
             "status": answered.status,
-            "answer": answered.words,
+            "answer": words,
             "next_at": rfc3339(due_ms),
         }
         counted = "" if outcome is GIVEN_UP else "succeeded" if outcome.state == "delivered" else "failed"
         note: Mapping[str, Any] | None = None
         if outcome.state == "dead":
             note = {"at": rfc3339(now_ms), "event": "webhook.dead", "delivery": delivery.id, "type": delivery.type}
-        is_written = await patiently(
+        kept = [_shortened(each) for each in delivery.attempts[:-WHOLE_ANSWERS_KEPT]]
+        kept += delivery.attempts[-WHOLE_ANSWERS_KEPT:]
+        state = await patiently(
             lambda: self._store.dispatch.settle(
-                claim, delivery, [*delivery.attempts, attempt], outcome, due_ms=due_ms, counted=counted, note=note
+                claim, delivery, [*kept, attempt], outcome, due_ms=due_ms, counted=counted, note=note
             )
         )
-        if not is_written:  # another has taken it over: it is sent once more, under the same id
+        if state is None:  # another has taken it over: it is sent once more, under the same id
             log.warning("lease.lost", job=delivery.job_id, delivery=delivery.id, status=answered.status)
             return
-        told = log.info if outcome.state == "delivered" else log.warning
+        told = log.info if state == "delivered" else log.warning
         told(
-            "delivery.attempted" if outcome.state == "pending" else "delivery.ended",
+            "delivery.attempted" if state == "pending" else "delivery.ended",
             job=delivery.job_id,
             delivery=delivery.id,
-            state=outcome.state,
+            state=state,
             status=answered.status,
-            answer=None if outcome.state == "delivered" else answered.words[:LOGGED_CHARS],
+            answer=None if state == "delivered" else words[:LOGGED_CHARS],
             next_at=rfc3339(due_ms),
         )
+
+
+# What a log or a terminal would not show, and JSON would write in six bytes each.
+_INVISIBLE = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+
+
+def _shortened(attempt: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep the start of the answer to an attempt that others have followed."""
+    return {**attempt, "answer": str(attempt.get("answer") or "")[:OLD_ANSWER_CHARS]}
+
+
+def _expiry(event: Mapping[str, Any]) -> str:
+    """Give the time at which what an event tells of expires; raise one of ``UNSHOWABLE`` where it tells of nothing."""
+    job = event["data"]
+    if event["type"] == "job.late_result":
+        late = [attempt["late_result"] for attempt in job["attempts"] if "late_result" in attempt]
+        return str(max(late, key=lambda result: str(result["at"]))["expires_at"])
+    return str(job["result"]["expires_at"])

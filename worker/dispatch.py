@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.log import log
-from jobs.counters import count
 from jobs.delivering import Outcome, Schedule
 from jobs.destinations import Destination
 from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
 from worker.keys import DELIVER_WHEEL, Keys
-from worker.link import Link, unreadable
+from worker.link import Argument, Link, unreadable
 from worker.outbox import Delivery
 from worker.record import UNSHOWABLE, number, rfc3339
 
 MOST_AT_ONCE = 10
 MOST_AT_A_HOST = 4 * MOST_AT_ONCE
-MOST_FAILING_TOLD = 100
+MOST_FAILING_TOLD, MOST_LOOKED_AT = 100, 1000
 MOST_ATTEMPTS_KEPT = 50  # of a delivery that is sent again and again on request
 
 
@@ -56,13 +55,21 @@ class Standing:
     """How the sending of webhooks stands.
 
     ``due``: of all ``entries``, those due and not being sent. ``oldest_ms``: since when the first of them is due whose
-    destination does not fail.
+    destination does not fail. ``failing``: the first of ``all_failing`` destinations that do.
     """
 
     entries: int = 0
     due: int = 0
     oldest_ms: int | None = None
+    all_failing: int = 0
     failing: tuple[FailingDestination, ...] = ()
+
+
+class EventTrimmed(Exception):  # noqa: N818 - named after what it says
+    """The event of a delivery is no longer kept: there is nothing that could be sent again."""
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(f"{delivery_id} cannot be sent again: its event is no longer kept (RETENTION_S); read the job")
 
 
 class Dispatch:
@@ -110,7 +117,7 @@ class Dispatch:
 
     async def renew(self, claims: Sequence[Claim]) -> None:
         """Prolong claims by one lease period; those that were lost stay as they are and run out."""
-        keys = self._keys
+        keys, claims = self._keys, [claim for claim in claims if not claim.ending]
         for destination in {claim.wheel for claim in claims}:
             its = [claim for claim in claims if claim.wheel == destination]
             sent_s = clock_s()
@@ -125,16 +132,14 @@ class Dispatch:
 
     async def release(self, claim: Claim, due_ms: int | None) -> bool:
         """Give a claim back unattempted, due at a time, or out of its queue. Safe to repeat."""
+        claim.ending = True
         return bool(
             await self._link.script(
                 "undeliver",
                 [self._keys.leases(DELIVER_WHEEL)],
-                [
-                    self._keys.prefix, claim.wheel, claim.member, claim.token, "" if due_ms is None else due_ms,
-                    MOST_AT_ONCE, self._patience_ms,
-                ],
+                [*self._about(claim.wheel), claim.member, claim.token, "" if due_ms is None else due_ms],
             )
-        )  # fmt: skip
+        )
 
     async def settle(
         self,
@@ -146,58 +151,68 @@ class Dispatch:
         due_ms: int | None,
         counted: str,
         note: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Record an attempt of a delivery and what becomes of it; False where the claim was another's.
+    ) -> str | None:
+        """Record an attempt of a delivery and what becomes of it; return its state, None where the claim was another's.
 
-        ``counted``: as what the attempt counts, '' where nothing was sent. ``note``: a line of the job's timeline.
+        ``counted``: as what the attempt counts, '' where nothing was sent. ``note``: a line of the job's timeline for
+        where it is dead. Safe to repeat. The state is not the outcome's where a replay was asked for meanwhile.
         """
+        claim.ending = True
         keys = self._keys
-        counters = [count("webhook_attempts_total", counted)] if counted else []
-        if outcome.state == "dead":
-            counters.append(count("webhook_dead_letters_total"))
         gaps_ms = [round(gap_s * 1000) for gap_s in self._schedule.gaps_s]
-        written, more_ms, news = await self._link.script(
+        written, more_ms, news, state = await self._link.script(
             "deliver",
             [
                 keys.delivery(delivery.id), keys.leases(DELIVER_WHEEL), keys.job(delivery.job_id),
                 keys.timeline(delivery.job_id), keys.deliveries(delivery.state), keys.deliveries(outcome.state),
-                keys.one("counters"),
+                keys.one("counters"), keys.one("ended"),
             ],
             [
-                keys.prefix, claim.wheel, delivery.id, claim.token, outcome.state, "" if due_ms is None else due_ms,
-                json.dumps(list(attempts), separators=(",", ":")), delivery.url if outcome.gone else "",
-                outcome.health, *gaps_ms, round(outcome.asked_s * 1000), MOST_AT_ONCE, self._patience_ms,
+                *self._about(claim.wheel), delivery.id, claim.token, delivery.job_id,
+                outcome.state, "" if due_ms is None else due_ms,
+                json.dumps(list(attempts), ensure_ascii=False, separators=(",", ":")), len(attempts),
+                delivery.url if outcome.gone else "",
+                outcome.health, *gaps_ms, round(outcome.asked_s * 1000),
                 json.dumps(note, separators=(",", ":")) if note else "",
-                *(part for counter in counters for part in ("|".join((counter.name, *counter.labels)), counter.by)),
+                f"webhook_attempts_total|{counted}" if counted else "",
+                "webhook_dead_letters_total" if outcome.state == "dead" else "",
             ],
         )  # fmt: skip
         if news:
             told = log.warning if news == b"failing" else log.info
-            told(f"destination.{news.decode()}", destination=Destination.of(delivery.url).name)
+            host = Destination.of(
+                delivery.url
+            ).host  # a path may be a secret: the delivery tells it to whoever may see it
+            told(f"destination.{news.decode()}", host=host, job=delivery.job_id, delivery=delivery.id)
         if more_ms:
             self._call(int(more_ms))
-        return bool(int(written))
+        return str(state.decode()) if int(written) else None
 
     async def replay(self, delivery: Delivery) -> bool:
         """Have a delivery attempted again, under the same ``webhook-id``; False where its job is gone. Safe to repeat.
 
-        A pending one is only made due. A destination that fails is tried with it at once.
+        It is due at once and begins its schedule anew, after the attempt under way where there is one. A destination
+        that fails is tried with it. Raises ``EventTrimmed``.
         """
         keys, destination = self._keys, Destination.of(delivery.url)
-        kept = delivery.attempts[-MOST_ATTEMPTS_KEPT:]
         replayed = await self._link.script(
             "replay",
             [
                 keys.delivery(delivery.id), keys.leases(DELIVER_WHEEL), keys.job(delivery.job_id),
-                keys.deliveries("delivered"), keys.deliveries("dead"), keys.deliveries("pending"),
+                keys.deliveries("delivered"), keys.deliveries("dead"), keys.deliveries("pending"), keys.one("events"),
             ],
             [
-                keys.prefix, destination.id, destination.name, destination.host, delivery.id,
-                json.dumps(kept, separators=(",", ":")), len(kept), MOST_AT_ONCE, self._patience_ms,
+                *self._about(destination.id), destination.name, destination.host, delivery.id, MOST_ATTEMPTS_KEPT,
             ],
         )  # fmt: skip
+        if replayed == b"trimmed":
+            raise EventTrimmed(delivery.id)
         await self._link.command("PUBLISH", keys.one("wake"), "due")
-        return bool(replayed)
+        return bool(replayed == b"again")
+
+    def _about(self, destination: str) -> tuple[Argument, ...]:
+        """Give what a script is told about a destination."""
+        return (self._keys.prefix, destination, MOST_AT_ONCE, MOST_AT_A_HOST, self._patience_ms)
 
     async def hindrance(self, delivery: Delivery) -> FailingDestination | None:
         """Say which failing destination a delivery waits for, if any."""
@@ -207,11 +222,14 @@ class Dispatch:
 
     async def standing(self) -> Standing:
         """Read how the sending stands; what cannot be read is left out."""
-        entries, due, oldest, *rows = await self._link.script(
-            "destinations", [], [self._keys.prefix, MOST_FAILING_TOLD]
+        keys = self._keys
+        entries, due, oldest, all_failing, *rows = await self._link.script(
+            "destinations",
+            [keys.deliveries("pending"), keys.one("failing")],
+            [keys.prefix, MOST_FAILING_TOLD, MOST_LOOKED_AT],
         )
         failing = [destination for row in rows if (destination := _failing(row)) is not None]
-        return Standing(int(entries), int(due), int(oldest) if oldest else None, tuple(failing))
+        return Standing(int(entries), int(due), int(oldest) if oldest else None, int(all_failing), tuple(failing))
 
     def _call(self, due_ms: int) -> None:
         if callback := self.on_due.get(DELIVER_WHEEL):

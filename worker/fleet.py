@@ -52,7 +52,8 @@ class Overview:
     cooldowns: Mapping[str, int]  # model -> until (ms)
     workers: tuple[Mapping[str, Any], ...]
     webhooks: Mapping[str, int]
-    failing: tuple[FailingDestination, ...] = ()  # destinations of webhooks
+    all_failing: int = 0  # destinations of webhooks
+    failing: tuple[FailingDestination, ...] = ()  # the first of them
     limit: tuple[int, int] = (0, 0)  # submissions in so many seconds, as the gateway's refusals have taught; 0: none
 
     @property
@@ -185,6 +186,7 @@ class Fleet:
             },
             workers=tuple(sorted(_workers(workers), key=lambda worker: str(worker["id"]))),
             webhooks=webhooks,
+            all_failing=sending.all_failing,
             failing=sending.failing,
         )
 

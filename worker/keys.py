@@ -20,6 +20,8 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:sending:ID | sorted set | its deliveries that are being sent, by the end of their leases |
 | {p}:sending-to:HOST | sorted set | deliveries being sent to a host, by when they are answered at the latest |
 | {p}:queueing-at:HOST | sorted set | destinations that found no place left at their host, by since when |
+| {p}:host:HOST | hash | whether it is trusted to answer, failures in a row; for a day |
+| {p}:failing | sorted set | failing destinations that have something to send, by since when |
 | {p}:events | stream | one snapshot an event; trimmed to RETENTION_S, never past a pending delivery |
 | {p}:counters | hash | metric counters, ``name|label|...`` |
 | {p}:gate | hash | paused kinds, hold and budget of the fleet's submissions; models probed; the last trimmed event |

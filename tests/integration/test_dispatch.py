@@ -1,5 +1,6 @@
 """Which deliveries are sent when: shares, caps, the circuit of a destination, claims lost and given back."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from jobs.changes import cancel
 from jobs.delivering import GIVEN_UP, Outcome
 from jobs.destinations import Destination
 from worker.claims import LEASE_MS, Claim
-from worker.dispatch import MOST_AT_A_HOST, MOST_AT_ONCE
+from worker.dispatch import MOST_AT_A_HOST, MOST_AT_ONCE, MOST_ATTEMPTS_KEPT, EventTrimmed
 from worker.outbox import Delivery
 from worker.store import Store
 
@@ -22,9 +23,14 @@ DAY_MS = 86_400_000
 pytestmark = pytest.mark.env(WEBHOOK_SCHEDULE_S="0,1,2")
 
 
-async def pending(bench: Bench, url: str, count: int) -> list[str]:
-    """Make so many deliveries that are due to a URL now, of jobs that were canceled; name them."""
-    store, found = bench.store, []
+async def pending(bench: Bench, url: str, count: int, *, is_known: bool = True) -> list[str]:
+    """Make so many deliveries that are due to a URL now, of jobs that were canceled; name them.
+
+    ``is_known``: its host has answered well before.
+    """
+    store, found = bench.store, list[str]()
+    if is_known:
+        await bench.raw.hset(f"onysoft:host:{Destination.of(url).host}", "trusted", "1")  # type: ignore[misc]
     for _ in range(count):
         job = await bench.job(await bench.submit(webhook_url=url))
         await store.apply(cancel(job, now_ms=store.now_ms(), rev=store.new_rev()))
@@ -285,7 +291,7 @@ async def test_rubbish_in_the_place_of_one_destination_harms_no_other(bench: Ben
     await bench.raw.delete(key)
     await bench.raw.set(key, "rubbish")
     assert [claim.wheel for claim in await claimed(bench.store)] == [Destination.of(B).id]
-    assert (await bench.store.dispatch.standing()).entries == 1
+    assert (await bench.store.dispatch.standing()).entries == 2  # pending all the same
 
 
 async def test_how_the_sending_stands(bench: Bench) -> None:
@@ -300,3 +306,139 @@ async def test_how_the_sending_stands(bench: Bench) -> None:
     [*_] = await claimed(store)
     assert (await store.dispatch.standing()).oldest_ms is None
     assert (await store.fleet.overview(store.now_ms())).view()["failing_destinations"][0]["waiting"] == OPENS_AT
+
+
+async def test_a_host_that_is_not_known_to_answer_has_few_places(bench: Bench) -> None:
+    """Even where each job has a path of its own; a success gives it all of them, many failures take them again."""
+    store = bench.store
+    paths = [f"http://127.0.0.1:1/orders/{number}" for number in range(30)]
+    for path in paths:
+        await pending(bench, path, 1, is_known=False)
+    first = await claimed(store)
+    assert len(first) == MOST_AT_A_HOST // 5
+    await settled(store, first[:1], WELL)
+    assert len(first) + len(await claimed(store)) == len(paths)
+    for path in paths:
+        await pending(bench, path, 1, is_known=False)
+    again: list[Claim] = []
+    while len(again) < 20:
+        again += await claimed(store)
+    await settled(store, again, ILL, wait_ms=60_000)
+    assert await bench.raw.hexists("onysoft:host:127.0.0.1", "trusted") == 0  # type: ignore[misc]
+
+
+async def test_after_a_long_absence_of_all_workers_a_try_comes_first(bench: Bench) -> None:
+    """What waited too long meanwhile is not given up for it: the destination may be well."""
+    store, key = bench.store, Destination.of(A).id
+    found = await fail(bench, A)
+    long_ago = store.now_ms() - 3 * DAY_MS
+    await bench.raw.zadd(f"onysoft:waiting:{key}", dict.fromkeys(found, long_ago))
+    await bench.raw.hset(f"onysoft:destination:{key}", "shut_until_ms", long_ago)  # type: ignore[misc]
+    await bench.raw.zadd("onysoft:wheel:deliver", {key: long_ago})
+    [probe] = await claimed(store)
+    assert not probe.overdue
+    assert await claimed(store) == []
+    await settled(store, [probe], WELL)
+    rest = await claimed(store)
+    assert (len(rest), {claim.overdue for claim in rest}) == (OPENS_AT - 1, {False})
+
+
+async def test_a_replay_during_an_attempt_is_heeded_when_that_fails(bench: Bench) -> None:
+    """It is due at once, from the start of its schedule, even after its last attempt, and counts as no dead one."""
+    store = bench.store
+    await pending(bench, A, 1)
+    [claim] = await claimed(store)
+    delivery = await delivery_of(store, claim)
+    assert await store.dispatch.replay(delivery)
+    attempts = [{"at": "", "status": 500}] * 3
+    dead = Outcome("dead", "ill")
+    state = await store.dispatch.settle(claim, delivery, attempts, dead, due_ms=None, counted="failed")
+    assert state == "pending"
+    [again] = await claimed(store)
+    found = await delivery_of(store, again)
+    assert (found.schedule_from, found.state, len(found.attempts)) == (3, "pending", 3)
+    assert ("webhook_dead_letters_total",) not in await store.counters()
+    assert (await bench.raw.zrange("onysoft:deliveries:pending", 0, -1)) == [delivery.id.encode()]
+
+
+async def test_a_replay_tries_a_failing_destination_with_itself(bench: Bench) -> None:
+    """Not with whatever is due for longer."""
+    found = await fail(bench, A)
+    delivery = await bench.store.outbox.delivery(found[7])
+    assert delivery is not None
+    assert await bench.store.dispatch.replay(delivery)
+    assert [claim.member for claim in await claimed(bench.store)] == [found[7]]
+
+
+async def test_a_replay_keeps_the_attempts_that_ended_since_it_was_read(bench: Bench) -> None:
+    """Whoever asks for it may have read the delivery before."""
+    store = bench.store
+    [name] = await pending(bench, A, 1)
+    before = await store.outbox.delivery(name)
+    assert before is not None
+    await settled(store, await claimed(store), Outcome("dead", "ill"))
+    assert await store.dispatch.replay(before)
+    found = await store.outbox.delivery(name)
+    assert found is not None
+    assert (len(found.attempts), found.schedule_from, found.state) == (1, 1, "pending")
+
+
+async def test_of_very_many_attempts_the_last_are_kept(bench: Bench) -> None:
+    """A delivery that is sent again and again on request does not grow for ever."""
+    store = bench.store
+    [name] = await pending(bench, A, 1)
+    log = [{"at": str(number), "status": None} for number in range(MOST_ATTEMPTS_KEPT + 7)]
+    await bench.raw.hset(f"onysoft:delivery:{name}", "attempts", json.dumps(log))  # type: ignore[misc]
+    delivery = await store.outbox.delivery(name)
+    assert delivery is not None
+    assert await store.dispatch.replay(delivery)
+    found = await store.outbox.delivery(name)
+    assert found is not None
+    assert list(found.attempts) == log[7:]
+    assert found.schedule_from == MOST_ATTEMPTS_KEPT
+
+
+async def test_what_cannot_be_sent_again_is_not_said_to_be(bench: Bench) -> None:
+    """Its event is no longer kept."""
+    store = bench.store
+    [name] = await pending(bench, A, 1)
+    delivery = await store.outbox.delivery(name)
+    assert delivery is not None
+    await bench.raw.xtrim("onysoft:events", maxlen=0, approximate=False)
+    with pytest.raises(EventTrimmed, match=name):
+        await store.dispatch.replay(delivery)
+
+
+async def test_a_settlement_repeated_after_a_lost_answer_is_one(bench: Bench) -> None:
+    """It is told as written, and counted once."""
+    store = bench.store
+    await pending(bench, A, 1)
+    [claim] = await claimed(store)
+    delivery = await delivery_of(store, claim)
+    for _ in range(2):
+        assert await store.dispatch.settle(claim, delivery, [], WELL, due_ms=None, counted="succeeded") == "delivered"
+    assert (await store.counters())[("webhook_attempts_total", "succeeded")] == 1
+
+
+async def test_a_clock_set_back_stops_nobody(bench: Bench) -> None:
+    """A time further ahead than is ever planned is not waited for, and places held until then are free."""
+    store, key = bench.store, Destination.of(A).id
+    await fail(bench, A)
+    ahead = store.now_ms() + 10 * DAY_MS
+    await bench.raw.hset(f"onysoft:destination:{key}", "shut_until_ms", ahead)  # type: ignore[misc]
+    await bench.raw.zadd("onysoft:sending-to:127.0.0.1", {str(number): ahead for number in range(50)})
+    await bench.raw.zadd("onysoft:wheel:deliver", {key: 0})
+    assert len(await claimed(store)) == 1
+    await pending(bench, B, 1)
+    assert len(await claimed(store)) == 1
+
+
+async def test_an_ended_delivery_keeps_its_job_for_as_long_as_an_end_does(bench: Bench) -> None:
+    """However long ago the job ended: a dead letter does not vanish at once."""
+    store = bench.store
+    [name] = await pending(bench, A, 1)
+    delivery = await store.outbox.delivery(name)
+    assert delivery is not None
+    await bench.raw.zadd("onysoft:ended", {delivery.job_id: 1})
+    await settled(store, await claimed(store), Outcome("dead", "ill"))
+    assert (await bench.raw.zscore("onysoft:ended", delivery.job_id) or 0) > store.now_ms() - 60_000

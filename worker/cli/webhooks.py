@@ -157,8 +157,13 @@ def _replay_one(delivery_id: str, *, as_json: bool) -> int:
 
 async def _again(store: "Store", delivery: "Delivery") -> None:
     from worker.actions import NotPossible
+    from worker.dispatch import EventTrimmed
 
-    if not await store.dispatch.replay(delivery):
+    try:
+        replayed = await store.dispatch.replay(delivery)
+    except EventTrimmed as error:
+        raise NotPossible(str(error)) from None
+    if not replayed:
         raise NotPossible(f"{delivery.id} is gone with its job {delivery.job_id}")
 
 

@@ -160,6 +160,7 @@ for _, event in ipairs(events) do
       redis.call('HSET', KEYS[27 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
         'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
       redis.call('HSET', KEYS[26], 'name', destination_name, 'host', destination_host)
+      redis.call('PERSIST', KEYS[26])
       redis.call('ZADD', KEYS[27], delivery_due_ms, event[4])
       redis.call('ZADD', KEYS[8], 'LT', delivery_due_ms, destination)
       redis.call('ZADD', KEYS[13], number, event[4])

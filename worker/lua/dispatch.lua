@@ -10,8 +10,8 @@
 -- INVARIANT  a delivery that is claimed is in 'sending' until the end of its lease, and taken over from there.
 -- include destination
 local prefix, token, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local most, most_at_host, patience_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
-local AT_A_TIME, HOST_AGAIN_MS = 200, 500
+local patience_ms = tonumber(ARGV[9])
+local AT_A_TIME, HOST_AGAIN_MS, HOST_AGAIN_AT_MOST_MS = 200, 50, 60000
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local wheel = prefix .. ':wheel:deliver'
@@ -46,25 +46,29 @@ end
 
 -- In the first round each has its share of what may be claimed and of its host's room; in the second, what is left.
 local function take_waiting(d, round)
-  local room = destination_room(d, now_ms, most, most_at_host)
+  local room = destination_room(d, now_ms)
   local share = round == 1 and math.ceil(math.min(for_all, room) / #due) or left
   local taken = redis.call('ZRANGEBYSCORE', d.waiting, '-inf', now_ms, 'LIMIT', 0, math.min(room, share, left))
-  for _, delivery in ipairs(taken) do
-    take(d, delivery, '0', '0')
-    if d.failing then redis.call('HSET', d.state, 'probe', delivery) end
+  if d.failing and #taken > 0 then
+    local asked_for = redis.call('HGET', d.state, 'next_probe')
+    if asked_for and redis.call('ZSCORE', d.waiting, asked_for) then taken = {asked_for} end
+    redis.call('HDEL', d.state, 'next_probe')
+    redis.call('HSET', d.state, 'probe', taken[1])
   end
+  for _, delivery in ipairs(taken) do take(d, delivery, '0', '0') end
   if #taken > 0 then redis.call('ZREM', d.queueing, d.id) end
-  d.is_host_full = room == 0 and not d.failing and redis.call('ZCARD', d.sending) < most
+  d.is_host_full = room == 0 and not d.failing and redis.call('ZCARD', d.sending) < d.most
 end
 
 local found = redis.call('ZRANGEBYSCORE', wheel, '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, AT_A_TIME)
 for i = 1, #found, 2 do
   local id, since_ms = found[i], found[i + 1]
-  local fine, d = pcall(destination_read, prefix, id)
+  local fine, d = pcall(destination_read, prefix, id, now_ms, tonumber(ARGV[6]), tonumber(ARGV[7]))
   if fine and left > 0 then
-    d.since_ms = since_ms
+    d.due_since_ms = since_ms
     due[#due + 1] = d
     redis.call('ZREMRANGEBYSCORE', d.at_host, '-inf', now_ms - lease_ms)
+    redis.call('ZREMRANGEBYSCORE', d.at_host, ARGV[8] + 60000, '+inf')  -- of a clock that has been set back
     take_over(d)
   elseif not fine then  -- something foreign lies in its place: the others' turn comes all the same
     redis.call('ZADD', wheel, now_ms + 60000, id)
@@ -77,19 +81,21 @@ for round = 1, 2 do
   end
 end
 for _, d in ipairs(due) do
-  if d.failing and left > 0 then
+  if left > 0 and destination_gives_up(d, now_ms) then
     local before_ms = now_ms - patience_ms
     for _, delivery in ipairs(redis.call('ZRANGEBYSCORE', d.waiting, '-inf', before_ms, 'LIMIT', 0, left)) do
       take(d, delivery, '0', '1')
     end
   end
-  local at_ms = destination_plan(d, now_ms, most, patience_ms)
-  if at_ms and at_ms <= now_ms and (d.is_host_full or d.has_had_its_turn) then  -- after those that have not
-    redis.call('ZADD', wheel, now_ms + (d.is_host_full and HOST_AGAIN_MS or 1), d.id)
-    if d.is_host_full then  -- one whose turn it was, and who came too late, keeps its place in the queue
-      redis.call('ZADD', d.queueing, 'NX', d.has_had_its_turn and now_ms or d.since_ms, d.id)
-      redis.call('PEXPIRE', d.queueing, KEPT_MS)
-    end
+  local at_ms = destination_plan(d, now_ms, patience_ms)
+  if at_ms and at_ms <= now_ms and d.is_host_full then  -- called when a place is free; looks by itself now and then
+    -- One whose turn it was, and who came too late, keeps its place in the queue.
+    redis.call('ZADD', d.queueing, 'NX', d.has_had_its_turn and now_ms or d.due_since_ms, d.id)
+    redis.call('PEXPIRE', d.queueing, KEPT_MS)
+    local again_ms = HOST_AGAIN_MS * math.max(redis.call('ZCARD', d.queueing), 10)
+    redis.call('ZADD', wheel, now_ms + math.min(again_ms, HOST_AGAIN_AT_MOST_MS), d.id)
+  elseif at_ms and at_ms <= now_ms and d.has_had_its_turn then  -- after those that have not
+    redis.call('ZADD', wheel, now_ms + 1, d.id)
   end
 end
 

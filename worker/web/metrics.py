@@ -134,7 +134,7 @@ def standing(overview: Overview) -> Iterator[Metric]:
         "jobs_now": (("kind", "status"), {row: n for row, n in overview.jobs.items() if n or row[0] in KINDS}),
         "queue_oldest_seconds": (("queue",), {(name,): queue.oldest_s for name, queue in overview.queues.items()}),
         "webhooks": (("state",), {(state,): overview.webhooks[state] for state in STATES}),
-        "webhook_destinations_failing": ((), {(): len(overview.failing)}),
+        "webhook_destinations_failing": ((), {(): overview.all_failing}),
         "workers": ((), {(): len(overview.alive)}),
         "held": (("reason",), held),
     }

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobs.request import valid_id
+from worker.dispatch import EventTrimmed
 from worker.outbox import CursorExpired
 from worker.web.openapi import problems, shown
 from worker.web.problems import Kind, Refusal
@@ -50,16 +51,18 @@ async def list_deliveries(request: Request, job_id: str) -> Response:
 async def replay_delivery(request: Request, delivery_id: str) -> Response:
     """Deliver a webhook once more, whatever became of it, under the same `webhook-id`, from the start of its schedule.
 
-    One that is pending is only attempted at once. Safe to repeat.
+    It is due at once, after the attempt under way where there is one. Safe to repeat.
     """
     store = services(request).store
     outbox = store.outbox
     async with redis_answering(AWAY):
         delivery = await outbox.delivery(delivery_id) if re.fullmatch(r"dlv_[0-9a-f]{32}", delivery_id) else None
-        if delivery is not None and await store.dispatch.replay(delivery):
-            delivery = await outbox.delivery(delivery_id)
-        else:
-            delivery = None
+        try:
+            if delivery is not None and not await store.dispatch.replay(delivery):
+                delivery = None
+        except EventTrimmed as error:
+            raise Refusal(Kind.NOT_FOUND, str(error)) from None
+        delivery = delivery and await outbox.delivery(delivery_id)
     if delivery is None:
         raise Refusal(Kind.NOT_FOUND, "no such delivery: it was never made, or is gone with its job")
     return answer(delivery.view())
