@@ -52,7 +52,7 @@ def _seconds(text: str, *, low: float = 0.0, high: float = 31_536_000.0) -> floa
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise ValueError(f"seconds between {low:g} and {high:g}, fractions allowed")
+        raise ValueError(f"seconds between {low:.10g} and {high:.10g}, fractions allowed")
     return value
 
 
@@ -211,11 +211,16 @@ def _webhook_secrets(text: str) -> tuple[str, ...]:
     return tuple(secrets)
 
 
+MOST_DELAYS = 50  # every attempt of a delivery stays in its log
+
+
 def _schedule(text: str) -> tuple[float, ...]:
     try:
         delays = tuple(_seconds(part.strip()) for part in text.split(","))
-    except ValueError:
-        raise ValueError("comma-separated seconds, one a delivery attempt") from None
+    except ValueError as error:
+        raise ValueError(f"comma-separated seconds, one a delivery attempt: {error}") from None
+    if len(delays) > MOST_DELAYS:
+        raise ValueError(f"at most {MOST_DELAYS} attempts")
     return delays
 
 
