@@ -11,42 +11,34 @@ Time is Redis's: each claim brings the server's clock, and between claims it is 
 """
 
 import json
-import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from config.log import log
 from config.models import Models
 from jobs.changes import Change
-from jobs.counters import MODEL_LABELS, Counter, labels_of
+from jobs.counters import Counter
 from jobs.delivering import Schedule
-from jobs.destinations import Destination
-from jobs.job import Job, Look, UnreadableRecord, from_form, look_form, to_form
+from jobs.job import Job, Look, UnreadableRecord, from_form, look_form
 from jobs.pacing import SUBMISSIONS
-from jobs.states import ENDED, LIVE, Event, origins
 from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
 from worker.dispatch import Dispatch
 from worker.fleet import Fleet
-from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel, track_member
+from worker.ids import new_rev
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel
 from worker.link import Argument, Link, pairs
 from worker.listing import Listing
 from worker.news import News
 from worker.outbox import Outbox
-from worker.record import SCHEMA, NotARecord, read_record, rfc3339, view, write_part
+from worker.record import NotARecord, read_record, write_part
 from worker.signing_secrets import KeptSecrets
+from worker.step import Steps, heard_of
 
 _UPTIME = re.compile(rb"uptime_in_seconds:(\d+)")
 
 REPLY_MS = 60_000  # how long an answer is kept for the caller to fetch
-
-_ids = random.SystemRandom()
-
-
-def new_id(prefix: str) -> str:
-    """Make an id nobody can guess and no other deployment makes."""
-    return f"{prefix}{_ids.getrandbits(128):032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +116,9 @@ class Store:
         self.news = News(link, self.keys)
         self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
-        self._models = models
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
-        self.on_due: dict[str, Callable[[int], None]] = (
-            self.dispatch.on_due
-        )  # wheel -> what to tell of work due at a time
+        self._steps = Steps(self.keys, models, first_delivery_ms=self._first_delivery_ms)
+        self.on_due = self.dispatch.on_due  # wheel -> what to tell of work due at a time
 
     async def sync_clock(self) -> None:
         """Read Redis's clock, and whether it has only just started."""
@@ -152,7 +142,7 @@ class Store:
 
     def new_rev(self) -> str:
         """Make a rev for a change."""
-        return f"{_ids.getrandbits(64):016x}"
+        return new_rev()
 
     # --- jobs
 
@@ -172,18 +162,19 @@ class Store:
         Raises ``RedisAway`` when it is unknown whether it was written: repeat it.
         """
         job, before = change.after, change.before
-        events = self._events(change)
-        deliveries = [delivery for _, _, _, delivery in events if delivery]
+        steps, events = self._steps, self._steps.events(change)
         answer = await self._link.script(
             "apply",
-            self._apply_keys(change, claim, deliveries),
-            self._apply_args(change, claim, events, input_json, announce, is_hold_probe),
+            steps.keys(change, claim, events),
+            steps.arguments(
+                change, claim, events, input_json=input_json, announce=announce, is_hold_probe=is_hold_probe
+            ),
         )
         match answer[0]:
             case b"ok" | b"again":
                 if claim is not None:
                     claim.told()
-                self._wake(change, deliveries=bool(deliveries))
+                self._wake(change, deliveries=any(event.delivery for event in events))
                 number, news = answer[2:] or (0, b"")
                 if news == b"held":
                     log.warning("fleet.held", job=job.id, code=change.lesson.hold)
@@ -199,116 +190,6 @@ class Store:
                 if claim is not None and answer[1] == b"lease":
                     log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
                 return Stale(answer[1].decode())
-
-    def _apply_keys(self, change: Change, claim: Claim | None, deliveries: Iterable[str]) -> list[str]:
-        keys, job = self.keys, change.after
-        kind, before = job.spec.kind, change.before or job
-        destination = Destination.of(job.spec.webhook_url or "").id
-        lane = claim.heard.lane if claim is not None and claim.heard is not None else SUBMISSIONS
-        return [
-            keys.job(job.id), keys.input(job.id), keys.timeline(job.id),
-            keys.wheel(submit_wheel(kind)), keys.leases(submit_wheel(kind)),
-            keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL), keys.wheel(DELIVER_WHEEL),
-            keys.index(before.status, kind), keys.index(job.status, kind),
-            keys.one("counters"), keys.one("events"), keys.deliveries("pending"), keys.one("sequence"),
-            keys.one("ended"), keys.one("gate"), keys.one("cooldowns"), keys.deliveries_of(job.id),
-            keys.index(before.status, kind, before.model), keys.index(job.status, kind, job.model), keys.one("health"),
-            keys.one("deadlines"), *keys.pace(lane), keys.destination(destination), keys.waiting(destination),
-            *(keys.delivery(delivery) for delivery in deliveries),
-        ]  # fmt: skip
-
-    def _apply_args(
-        self,
-        change: Change,
-        claim: Claim | None,
-        events: Sequence[tuple[str, str, bytes, str]],
-        input_json: bytes,
-        announce: bool,  # noqa: FBT001 - internal
-        is_hold_probe: bool,  # noqa: FBT001
-    ) -> list[Argument]:
-        job, before, lesson = change.after, change.before, change.lesson
-        destination = Destination.of(job.spec.webhook_url or "")
-        record = self._record_fields(change)
-        counters = [self._counter(counter) for counter in (*change.counted, *(claim.counters if claim else ()))]
-        model, is_well = change.model_health or ("", False)
-        looks = [
-            (track_member(attempt, job.id), "" if at_ms is None else at_ms) for attempt, at_ms in change.looks.items()
-        ]
-        dropped = [f"look:{attempt}" for attempt, at_ms in change.looks.items() if at_ms is None]
-        if before is not None and before.result is not None and job.result is None:
-            dropped.append("result")
-        ended = ""
-        if (job.status in ENDED) != (before is not None and before.status in ENDED):
-            ended = "1" if job.status in ENDED else "0"
-        note = json.dumps({"at": rfc3339(job.updated_at_ms), **_present(change.note)}, separators=(",", ":"))
-        return [
-            job.id, before.rev if before else "", job.rev, job.updated_at_ms,
-            ",".join(sorted(origins(change.event))) if change.event else "",
-            *self._lease(claim),
-            self._submit_wheel(change),
-            len(record), *(part for pair in record for part in pair),
-            len(dropped), *dropped,
-            len(looks), *(part for look in looks for part in look),
-            len(counters), *(part for counter in counters for part in counter),
-            len(events), *(part for event in events for part in event),
-            job.spec.webhook_url or "", job.updated_at_ms + self._first_delivery_ms,
-            destination.id, destination.name, destination.host,
-            note, job.deadline_at_ms, ended, input_json,
-            lesson.hold or "", "1" if lesson.release_hold else "0",
-            *_begins(change), int(is_hold_probe), *_heard(claim),
-            lesson.cool_model or "", lesson.cool_until_ms,
-            model and self._models.label(model), int(is_well), self.keys.changed(job.id),
-            self.keys.one("wake") if announce else "",
-        ]  # fmt: skip
-
-    def _record_fields(self, change: Change) -> list[tuple[str, Argument]]:
-        job, before, form = change.after, change.before, to_form(change.after)
-        record: list[tuple[str, Argument]] = [("status", job.status), ("state", write_part(form["state"]))]
-        if before is None:
-            record += [("schema", SCHEMA), ("fingerprint", job.spec.fingerprint), ("spec", write_part(form["spec"]))]
-        if job.result is not None and (before is None or before.result is None):
-            record.append(("result", write_part(job.result)))
-        known = before.looks if before is not None else {}
-        for number, look in job.looks.items():
-            if change.looks.get(number) is not None and look != known.get(number):
-                record.append((f"look:{number}", write_part(form["looks"][number])))
-        return record
-
-    @staticmethod
-    def _submit_wheel(change: Change) -> Argument:
-        if change.submit_at_ms is not None:
-            moved = change.before is None or change.event is not None
-            return change.submit_at_ms if moved else "keep"
-        # While the job is being submitted, its claim on the wheel is what brings it back should the worker die.
-        return "remove" if change.after.status not in LIVE or change.after.status == "processing" else "keep"
-
-    @staticmethod
-    def _lease(claim: Claim | None) -> tuple[Argument, Argument, Argument]:
-        if claim is None:
-            return (5, "", "")
-        return (7 if claim.wheel == TRACK_WHEEL else 5, claim.member, claim.token)
-
-    def _events(self, change: Change) -> list[tuple[str, str, bytes, str]]:
-        """Make the events of a change: id, type, body, and the id of a delivery where the job wants it delivered."""
-        job = change.after
-        ends = ("job.completed", "job.failed", "job.canceled")
-        wanted = [kind for kind in change.webhooks if kind in ends or kind in job.spec.webhook_events]
-        if not wanted:
-            return []
-        data = view(to_form(job))
-        events = []
-        for kind in wanted:
-            body = {"type": kind, "timestamp": rfc3339(job.updated_at_ms), "data": data}
-            deliver = job.spec.webhook_url is not None and kind in job.spec.webhook_events
-            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-            events.append((new_id("evt_"), kind, text.encode("utf-8", "replace"), new_id("dlv_") if deliver else ""))
-        return events
-
-    def _counter(self, counter: Counter) -> tuple[str, int]:
-        """Name a counter's field; whatever is no model of the models file counts as ``other``."""
-        named = zip(labels_of(counter.name), counter.labels, strict=True)
-        values = (self._models.label(value) if label in MODEL_LABELS else value for label, value in named)
-        return "|".join((counter.name, *values)), counter.by
 
     def _wake(self, change: Change, *, deliveries: bool) -> None:
         if change.submit_at_ms is not None:
@@ -346,7 +227,7 @@ class Store:
 
     async def count(self, name: str, *labels: str) -> None:
         """Raise a counter that goes with no job."""
-        await self._link.command("HINCRBY", self.keys.one("counters"), *self._counter(Counter(name, labels)))
+        await self._link.command("HINCRBY", self.keys.one("counters"), *self._steps.counter(Counter(name, labels)))
 
     async def reply(self, token: str, answer: bytes) -> bool:
         """Answer a caller of the arq door, who has a minute to fetch it; False where it has said that it went."""
@@ -411,7 +292,7 @@ class Store:
         if claim.heard is None:
             return
         keys = [self.keys.one("gate"), self.keys.one("cooldowns"), *self.keys.pace(claim.heard.lane)]
-        await self._link.script("tell", keys, _heard(claim))
+        await self._link.script("tell", keys, heard_of(claim))
         claim.heard = None
 
     async def renew(self, wheel: str, claims: Sequence[Claim]) -> None:
@@ -438,10 +319,10 @@ class Store:
             self.keys.wheel(claim.wheel), self.keys.leases(claim.wheel), self.keys.job(job_id),
             self.keys.one("counters"), *self.keys.pace(claim.heard.lane if claim.heard else SUBMISSIONS),
         ]  # fmt: skip
-        what, _, _, *numbers = _heard(claim)
+        what, _, _, *numbers = heard_of(claim)
         args: list[Argument] = [claim.member, claim.token, "" if due_ms is None else due_ms, field_name, value]
         args += [what, *numbers]
-        args += [part for counter in claim.counters for part in self._counter(counter)]
+        args += [part for counter in claim.counters for part in self._steps.counter(counter)]
         released = bool(await self._link.script("release", keys, args))
         if released:
             claim.told()
@@ -451,7 +332,7 @@ class Store:
         """Leave a member to whoever has changed its job meanwhile; what was done under the claim is still counted."""
         if not await self.release(claim, self.now_ms()):
             key = self.keys.one("counters")
-            await self._link.together(("HINCRBY", key, *self._counter(counter)) for counter in claim.counters)
+            await self._link.together(("HINCRBY", key, *self._steps.counter(counter)) for counter in claim.counters)
             claim.told()
 
     # --- announcements
@@ -508,24 +389,6 @@ class Store:
                 [job.id, job.rev, highest, *ids],
             )
         )
-
-
-def _begins(change: Change) -> tuple[Argument, Argument]:
-    """Give the model of the submission that begins with a change, and when that is answered at the latest."""
-    attempt = change.after.current if change.event is Event.SUBMIT else None
-    return (attempt.model, attempt.answered_by_ms or 0) if attempt is not None else ("", 0)
-
-
-def _heard(claim: Claim | None) -> tuple[Argument, ...]:
-    """Give what became of a claim's request, in the order in which the scripts take it; '' for nothing to tell."""
-    heard = claim.heard if claim is not None else None
-    if claim is None or heard is None:
-        return ("", "", 0, 0, 0, 0)
-    return (heard.what, heard.model, int(heard.lifts), claim.number, heard.pause_ms, heard.window_ms)
-
-
-def _present(note: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in note.items() if value is not None}
 
 
 def _decode(job_id: str, stored: Mapping[bytes, bytes]) -> Job:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from config.settings import webhook_secret_fault
+from worker.ids import new_id
 from worker.signing import make_secret, sign, webhook_headers
-from worker.store import new_id
 
 keys = st.binary(min_size=24, max_size=64)
 texts = st.text(st.characters(exclude_categories=["Cs"]))

@@ -17,7 +17,7 @@ from config.models import KINDS
 from jobs.job import Job
 from jobs.request import Fault, valid_id, valid_model
 from jobs.states import Status
-from worker.store import new_id
+from worker.ids import new_id
 from worker.web.body import decode_json, read_body
 from worker.web.enqueueing import counting_rejections, given_key, patience_s
 from worker.web.openapi import GENERATE, envelopes, shown

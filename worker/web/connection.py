@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from worker.store import new_id
+from worker.ids import new_id
 from worker.web.problems import RETRY_AFTER_S, Kind, problem
 from worker.web.refusals import RefusalLog
 

@@ -17,9 +17,10 @@ from config.log import log
 from jobs.job import to_form
 from jobs.request import Fault, InvalidRequest, unknown_fields, valid_id
 from worker.enqueue import Taken
+from worker.ids import new_id
 from worker.link import STORE_ERRORS, RedisAway, RedisRefused
 from worker.record import view
-from worker.store import Store, new_id
+from worker.store import Store
 from worker.web.body import MAX_BATCH, decode_json, read_body
 from worker.web.openapi import CREATE_JOB, CREATE_JOBS, LOCATION, problems, shown
 from worker.web.problems import RETRY_AFTER_S, Kind, Refusal, problem_object, refusal_of, unavailable

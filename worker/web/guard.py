@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 
 from config.settings import ApiToken
 from jobs.request import valid_id
-from worker.store import new_id
+from worker.ids import new_id
 from worker.web.docs import ASSETS
 from worker.web.problems import Kind, Refusal, internal_error, refused, unavailable
 from worker.web.sessions import SAFE_METHODS, Sessions, by_own_page
