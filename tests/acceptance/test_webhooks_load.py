@@ -1,12 +1,7 @@
-"""The short run of the webhooks bench, as a process: nothing lost, nothing doubled, never too much at a time."""
+"""The short run of the webhooks bench: nothing lost, nothing doubled, never too much at a time."""
 
-import asyncio
-import json
-import sys
-from pathlib import Path
+from benches import rows_of_short_run
 
-ROOT = Path(__file__).parents[2]
-WITHIN_S = 300.0
 SCENARIOS = (
     "500 for 6 s",
     "hangs for 15 s",
@@ -19,26 +14,7 @@ SCENARIOS = (
 
 async def test_bad_consumers_cost_nobody_a_delivery() -> None:
     """Beside consumers that fail, hang and refuse, each webhook is taken once, and few are under way at a time."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "bench" / "webhooks" / "run.py"),
-        "--short",
-        "--json",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    assert out, err.decode()
-    rows = json.loads(out)["rows"]
-    assert [f"{row['scenario']}: {row['what']}: {row['figure']:g}" for row in rows if row["verdict"] == "OVER"] == []
-    assert process.returncode == 0, err.decode()
+    rows = await rows_of_short_run("webhooks")
     figures = {(row["scenario"], row["what"]): row["figure"] for row in rows}
     assert {row["scenario"] for row in rows} == set(SCENARIOS)
     for scenario in SCENARIOS:
