@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from jobs.request import ID_PATTERN, MODEL_PATTERN, JobRequest
+from worker.web import fleet_schema
 from worker.web import schema as schemas
 from worker.web.body import MAX_BATCH
 from worker.web.examples import EXAMPLES, LEAST_EXAMPLE, REFUSALS, REQUEST_EXAMPLE, SUBMISSION_EXAMPLES
@@ -203,7 +204,9 @@ def _document(api: FastAPI, *, locked: bool) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     shown_models = [
-        model for model in vars(schemas).values() if isinstance(model, type) and issubclass(model, Described)
+        model
+        for model in (vars(schemas) | vars(fleet_schema)).values()
+        if isinstance(model, type) and issubclass(model, Described)
     ]
     _, found = models_json_schema(
         [(JobRequest, "validation"), *((model, "serialization") for model in shown_models if model is not Described)],
