@@ -34,7 +34,6 @@ ANSWER_LIMIT_BYTES = 4096
 ERROR_SHOWN_CHARS = 500
 LOGGED_CHARS = 200
 CONNECT_TIMEOUT_S = 5.0
-CONNECTIONS = 200
 KEEPALIVE_S = 5.0
 FRESH_MS = 1000  # no result expires sooner than this after its event
 
@@ -51,7 +50,8 @@ class Deliver:
         self._secrets = secrets
         self._rng = rng
         fault = None if settings.webhook_allow_private else address_fault
-        self._transport = Transport(limit=CONNECTIONS, keepalive_s=KEEPALIVE_S, address_fault=fault)
+        # As many as the wheel has slots: waiting for a free one would spend an attempt of those who are well.
+        self._transport = Transport(limit=settings.concurrency, keepalive_s=KEEPALIVE_S, address_fault=fault)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from harness import Bench, Sandbox, directed, eventually
+from harness import Bench, Receiver, Sandbox, directed, eventually
 from structlog.testing import capture_logs
 from unruly import OK, Consumer, answer, consuming
 
+from jobs.changes import cancel
 from worker.outbox import Delivery
 
 SCHEDULE = "0,0.3,0.6,1.5"
@@ -221,3 +222,36 @@ async def test_what_comes_after_the_result_has_expired_says_so(bench: Bench, san
     assert "result_expired" not in first.event
     assert late.event == {**body, "result_expired": True}
     assert sandbox.submissions()
+
+
+async def ended_at_once(bench: Bench, url: str) -> str:
+    """Have a job end without a worker, by a cancellation, so that its webhook is due."""
+    job = await bench.job(await bench.submit(webhook_url=url))
+    await bench.store.apply(cancel(job, now_ms=bench.store.now_ms(), rev=bench.store.new_rev()))
+    return job.id
+
+
+@pytest.mark.env(CONCURRENCY="280", WEBHOOK_SCHEDULE_S="0", WEBHOOK_TIMEOUT_S="60")
+async def test_many_hosts_that_hang_leave_a_connection_for_the_others(bench: Bench, receiver: Receiver) -> None:
+    """A worker holds as many connections as deliveries: 240 that hang cost a healthy consumer no attempt."""
+    opened: list[asyncio.StreamWriter] = []
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+
+    server = await asyncio.start_server(hang, "0.0.0.0", 0, backlog=1000)  # each address is a host
+    port = server.sockets[0].getsockname()[1]
+    urls = [f"http://127.0.0.{2 + host}:{port}/{path}" for host in range(6) for path in range(4) for _ in range(10)]
+    await asyncio.gather(*(ended_at_once(bench, url) for url in urls))
+    async with bench.worker():
+
+        async def is_full() -> bool:
+            return len(opened) == len(urls)
+
+        await eventually(is_full)
+        job_id = await ended_at_once(bench, receiver.url)
+        [delivery] = await settled(bench, job_id)
+    for writer in opened:
+        writer.close()
+    server.close()
+    assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
