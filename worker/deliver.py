@@ -108,6 +108,7 @@ class Deliver:
             ("host", url.netloc.decode()),  # left to itself httpx decodes punycode first, and fails on an emoji
             ("content-type", "application/json"),
             ("user-agent", USER_AGENT),
+            ("accept-encoding", "identity"),
             *webhook_headers(secrets, delivery.event_id, timestamp_s, body),
         ]
         total_s = self._schedule.timeout_s
@@ -116,7 +117,7 @@ class Deliver:
         try:
             request = httpx.Request("POST", url, headers=headers, content=body, extensions={"timeout": timeouts})
             response = await self._transport.handle_async_request(request)
-            answer, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
+            answer, _ = await read_capped(response, ANSWER_LIMIT_BYTES, decoded=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Answered(None, f"{type(error).__name__}: {error}"[:ERROR_SHOWN_CHARS])
         return Answered(response.status_code, answer.decode("utf-8", "replace"), retry_after_s(response.headers))

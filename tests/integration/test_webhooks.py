@@ -1,7 +1,9 @@
 """How webhooks are delivered: ids, signatures, the schedule, what answers mean, the log, and what is given up."""
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -255,3 +257,19 @@ async def test_many_hosts_that_hang_leave_a_connection_for_the_others(bench: Ben
         writer.close()
     server.close()
     assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
+
+
+@pytest.mark.env(WEBHOOK_SCHEDULE_S="0")
+async def test_an_answer_is_never_unpacked(bench: Bench) -> None:
+    """A consumer is asked to encode nothing, and what it encodes all the same is kept as it came."""
+    bomb = gzip.compress(gzip.compress(b"\0" * 50_000_000, 9), 9)
+    async with consuming(answer(200, bomb, Content_Encoding="gzip, gzip")) as consumer, bench.worker():
+        tracemalloc.start()
+        try:
+            [delivery] = await settled(bench, await ended_at_once(bench, consumer.url))
+            assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        finally:
+            tracemalloc.stop()
+    assert delivery.state == "delivered"
+    assert delivery.attempts[0]["answer"] == bomb.decode("utf-8", "replace")
+    assert consumer.taken[0].headers["accept-encoding"] == "identity"
