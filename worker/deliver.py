@@ -117,10 +117,14 @@ class Deliver:
         try:
             request = httpx.Request("POST", url, headers=headers, content=body, extensions={"timeout": timeouts})
             response = await self._transport.handle_async_request(request)
-            answer, _ = await read_capped(response, ANSWER_LIMIT_BYTES, decoded=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return Answered(None, f"{type(error).__name__}: {error}"[:ERROR_SHOWN_CHARS])
-        return Answered(response.status_code, answer.decode("utf-8", "replace"), retry_after_s(response.headers))
+            return Answered(None, _named(error))
+        try:
+            said, _ = await read_capped(response, ANSWER_LIMIT_BYTES, decoded=False)
+            words = said.decode("utf-8", "replace")
+        except httpx.HTTPError as error:  # the head has told all that counts
+            words = f"the answer's body broke off: {_named(error)}"
+        return Answered(response.status_code, words, retry_after_s(response.headers))
 
     async def _end(
         self, claim: Claim, delivery: Delivery, answered: Answered, outcome: Outcome, *, took_ms: int
@@ -156,3 +160,7 @@ class Deliver:
             answer=None if outcome.state == "delivered" else answered.words[:LOGGED_CHARS],
             next_at=rfc3339(due_ms),
         )
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:ERROR_SHOWN_CHARS]

@@ -41,6 +41,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from worker.decoding import Decoder, Undecodable
+from worker.protocol import Protocol
 
 NOT_SENT: tuple[type[httpx.TransportError], ...] = (
     httpx.ConnectError,
@@ -235,6 +236,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, address_fault: Callable[[str], str | None] | None, **options: Any) -> None:
         super().__init__(**options)
+        self._factory = functools.partial(Protocol, loop=self._loop)  # type: ignore[assignment]
         self._address_fault = address_fault
 
     async def connect(

@@ -858,6 +858,16 @@ async def test_name_is_asked_of_the_resolver_and_an_address_is_not() -> None:
         assert names.asked == 1
 
 
+async def test_wrong_body_is_told_at_once_and_its_head_is_kept() -> None:
+    """A chunk that is none breaks the body off, in one piece with its head or later, and no timeout is waited for."""
+    for pieces in ((CHUNKED + b"zz\r\n",), (CHUNKED, b"2\r\nok\r\nzz\r\n")):
+        async with serving(answering(*pieces)) as server, transporting() as transport:
+            response = await transport.handle_async_request(post(server.url))
+            assert response.status_code == 200
+            with failing(httpx.RemoteProtocolError, not_sent=False):
+                await read_capped(response, 100)
+
+
 # Under httpx's own client.
 
 

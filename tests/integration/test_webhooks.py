@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -273,3 +274,43 @@ async def test_an_answer_is_never_unpacked(bench: Bench) -> None:
     assert delivery.state == "delivered"
     assert delivery.attempts[0]["answer"] == bomb.decode("utf-8", "replace")
     assert consumer.taken[0].headers["accept-encoding"] == "identity"
+
+
+BROKEN = {
+    "cut": b"content-length: 99\r\n\r\nok",
+    "a bad chunk": b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n",
+    "a bad first chunk": b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+    "silence": b"content-length: 99\r\n\r\nok",
+    "no gzip": b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.env(WEBHOOK_SCHEDULE_S="0,0.05,1.5", WEBHOOK_TIMEOUT_S="1.5")
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("head", [b"200 OK", b"410 Gone", b"503 Busy\r\nRetry-After: 1"], ids=["200", "410", "503"])
+async def test_the_head_of_an_answer_counts_whatever_becomes_of_its_body(
+    bench: Bench, broken: str, head: bytes
+) -> None:
+    """A 2xx has taken the webhook, a 410 wants no more and a Retry-After is kept, where the body breaks off."""
+    at_s: list[float] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        at_s.append(time.monotonic())
+        writer.write(b"HTTP/1.1 " + head + b"\r\n" + BROKEN[broken] if len(at_s) == 1 else OK)
+        if broken == "silence":
+            await reader.read()  # the webhook's body
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, bench.worker():
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        [delivery] = await settled(bench, await ended_at_once(bench, url))
+    status = int(head[:3])
+    first = delivery.attempts[0]
+    assert first["status"] == status
+    assert ("the answer's body broke off" in first["answer"]) == (broken != "no gzip")
+    assert delivery.state == ("dead" if status == 410 else "delivered")
+    assert len(delivery.attempts) == (2 if status == 503 else 1)
+    if status == 503:
+        assert at_s[1] - at_s[0] >= 0.95
