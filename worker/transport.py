@@ -37,6 +37,7 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 from yarl import URL
 
@@ -60,6 +61,7 @@ _PIECE_BYTES = 16 * 1024
 """What whoever decodes a body is fed at a time."""
 _HEADER_LIMIT_BYTES = 64 * 1024
 """aiohttp's own 8 KiB a line would turn a CDN's long header into an answer never seen."""
+_ANY_URL = re.compile(r"\bhttps?://\S+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_RETRY_AFTER_S = 32 * 86_400.0
 _AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -320,7 +322,7 @@ async def _prepare(request: httpx.Request) -> tuple[URL, list[tuple[str, str]], 
 
 def _translate(error: BaseException, exchange: _Exchange, request: httpx.Request) -> httpx.TransportError:
     """Turn any failure into httpx's; only `exchange.phase` decides on which side of `NOT_SENT` it falls."""
-    text = f"{exchange.phase}: {str(error) or type(error).__name__}"
+    text = f"{exchange.phase}: {_words(error)}"
     kind: type[httpx.TransportError]
     match exchange.phase, error:
         case "pool", TimeoutError():
@@ -340,6 +342,18 @@ def _translate(error: BaseException, exchange: _Exchange, request: httpx.Request
         case _:
             kind = httpx.ReadError
     return kind(text, request=request)
+
+
+def _words(error: BaseException) -> str:
+    """Say what happened without the URL, which may hold a secret: what a webhook met goes into logs and records."""
+    match error:
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            said = error.message
+        case aiohttp.InvalidURL():
+            said = error.description or ""
+        case _:
+            said = str(error)
+    return _ANY_URL.sub("(a URL)", said) or type(error).__name__
 
 
 def _is_stale(connection: Connection) -> bool:

@@ -858,6 +858,45 @@ async def test_name_is_asked_of_the_resolver_and_an_address_is_not() -> None:
         assert names.asked == 1
 
 
+WRONG = {
+    "no HTTP": b"rubbish\r\n\r\n",
+    "a bad header": b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+    "a bad length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "a bad chunk": CHUNKED + b"2\r\nok\r\nzz\r\n",
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nok",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_words_of_a_failure_hold_no_url(wrong: str) -> None:
+    """What a URL carries for the one who is called is told to nobody else."""
+    async with serving(answering(WRONG[wrong])) as server, transporting() as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await exchange(transport, post(f"{server.url}?token=HIDDEN"))
+    assert "HIDDEN" not in str(caught.value)
+    assert "generate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://shop.test/?token=HIDDEN", "http://2130706433/?token=HIDDEN", "http://:1/?token=HIDDEN"]
+)
+async def test_words_about_a_url_do_not_quote_it(url: str) -> None:
+    """One that cannot be called is not told either."""
+    async with transporting() as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await exchange(transport, post(url))
+    assert "HIDDEN" not in str(caught.value)
+
+
+async def test_words_of_a_body_that_could_not_be_written_hold_no_url() -> None:
+    """Nor is the URL told where the connection breaks while a large body goes out."""
+    async with serving(reset_within_request) as server, transporting() as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await exchange(transport, post(f"{server.url}?token=HIDDEN", LARGE))
+    assert "HIDDEN" not in str(caught.value)
+
+
 async def test_wrong_body_is_told_at_once_and_its_head_is_kept() -> None:
     """A chunk that is none breaks the body off, in one piece with its head or later, and no timeout is waited for."""
     for pieces in ((CHUNKED + b"zz\r\n",), (CHUNKED, b"2\r\nok\r\nzz\r\n")):
