@@ -42,6 +42,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from worker.decoding import Decoder, Undecodable
+from worker.lookups import Lookups
 from worker.protocol import Protocol
 
 NOT_SENT: tuple[type[httpx.TransportError], ...] = (
@@ -58,9 +59,7 @@ _REACH_SHARE = 0.75
 _DIRECT_BYTES = 64 * 1024
 """Larger bodies go out in pieces, so that an early answer is seen while they do."""
 _PIECE_BYTES = 16 * 1024
-"""What whoever decodes a body is fed at a time."""
-_HEADER_LIMIT_BYTES = 64 * 1024
-"""aiohttp's own 8 KiB a line would turn a CDN's long header into an answer never seen."""
+_HEADER_LIMIT_BYTES = 64 * 1024  # aiohttp's own 8 KiB would turn a CDN's long header into an answer never seen
 _ANY_URL = re.compile(r"\bhttps?://\S+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_RETRY_AFTER_S = 32 * 86_400.0
@@ -71,8 +70,9 @@ class Transport(httpx.AsyncBaseTransport):
     """Send `httpx.Request`s over pooled aiohttp connections, with or without an `httpx.AsyncClient` around it.
 
     `limit` is the number of connections at a time (0: any number). A connection that idled for more than `keepalive_s`
-    seconds is not used again (0: none is). `resolver` stays the caller's to close. `verify=True` means httpx's roots.
-    `address_fault` says what is wrong with an address, or None: one wrong address among those of a name refuses it.
+    seconds is not used again (0: none is). `resolver` stays the caller's to close; without one names are looked up in
+    threads of this transport's own. `verify=True` means httpx's roots. `address_fault` says what is wrong with an
+    address, or None: one wrong address among those of a name refuses it.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Transport(httpx.AsyncBaseTransport):
     ) -> None:
         self._limit = limit
         self._keepalive_s = keepalive_s
-        self._resolver = resolver
+        self._own_lookups = Lookups()
+        self._resolver = resolver or self._own_lookups
         self._address_fault = address_fault
         self._verify = _trusted() if verify is True else verify
         self._session: aiohttp.ClientSession | None = None
@@ -135,9 +136,9 @@ class Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection, those in use included. Safe to call twice."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if self._session is not None:
+            await self._session.close()
+        await self._own_lookups.close()
 
     def _open(self) -> aiohttp.ClientSession:
         reuse = self._keepalive_s > 0
@@ -172,7 +173,6 @@ async def read_capped(response: httpx.Response, limit_bytes: int, *, decoded: bo
     stream = response.stream
     try:
         decoder = Decoder(response.headers.get("Content-Encoding", "") if decoded else "")
-        # httpx's own iterator takes a tenth of a small exchange's CPU
         pieces = stream if isinstance(stream, _Body) and not response.is_stream_consumed else response.aiter_raw()
         async for piece in pieces:
             body += decoder.decode(piece, limit_bytes + 1 - len(body))

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -18,7 +19,9 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from harness import eventually
 
+from worker.lookups import Lookups
 from worker.transport import NOT_SENT, Transport, read_capped
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -905,6 +908,127 @@ async def test_wrong_body_is_told_at_once_and_its_head_is_kept() -> None:
             assert response.status_code == 200
             with failing(httpx.RemoteProtocolError, not_sent=False):
                 await read_capped(response, 100)
+
+
+# Names.
+
+
+@dataclass
+class Hanging:
+    """Has the system's look-up of names ending in `hang.test` hang, and counts those under way."""
+
+    asked: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    async def has_been_asked(self, times: int) -> None:
+        """Wait until it has been, and see that it was not more often."""
+
+        async def asked() -> bool:
+            return len(self.asked) >= times
+
+        await eventually(asked)
+        assert len(self.asked) == times
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    """Let them go at the end."""
+    hanging = Hanging()
+    system = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith("hang.test"):
+            hanging.asked.append(host)
+            hanging.over.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return system(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield hanging
+    hanging.over.set()
+
+
+async def test_names_that_hang_keep_nobody_waiting(hanging: Hanging) -> None:
+    """While 40 look-ups hang, other names are found, by this transport and by whatever shares the loop's threads."""
+    async with serving(keep_answering) as server, transporting(limit=50) as transport:
+        for number in range(40):
+            with failing(httpx.ConnectTimeout, not_sent=True):
+                await exchange(transport, post(f"http://h{number}.hang.test/", connect=0.01))
+        await hanging.has_been_asked(40)
+        url = server.url.replace("127.0.0.1", "localhost")
+        assert await exchange(transport, post(url)) == (200, b"ok")
+        assert await asyncio.to_thread(lambda: "served") == "served"
+
+
+async def test_a_name_that_hangs_has_one_look_up_at_a_time(hanging: Hanging) -> None:
+    """Whatever port it is asked for, and however often."""
+    async with transporting(limit=50) as transport:
+        for port in (80, 81, 80, 82):
+            with failing(httpx.ConnectTimeout, not_sent=True):
+                await exchange(transport, post(f"http://shop.hang.test:{port}/", connect=0.01))
+        await hanging.has_been_asked(1)
+    assert hanging.asked == ["shop.hang.test"]
+
+
+async def test_names_known_to_hang_leave_room_for_the_others(hanging: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names whose last look-up took long have half of the threads at most, and are free of that when one was quick."""
+    monkeypatch.setattr("worker.lookups.LONG_S", 0.0)
+    lookups = Lookups(threads=4)
+    names = [f"h{number}.hang.test" for number in range(4)]
+    first = [asyncio.create_task(lookups.resolve(name)) for name in names]
+    hanging.over.set()
+    assert all(isinstance(answer, OSError) for answer in await asyncio.gather(*first, return_exceptions=True))
+    hanging.over.clear()
+    hanging.asked.clear()
+    again = [asyncio.create_task(lookups.resolve(name)) for name in names]
+    monkeypatch.setattr("worker.lookups.LONG_S", 60.0)
+    assert (await lookups.resolve("127.0.0.1", 80))[0]["port"] == 80
+    await hanging.has_been_asked(2)
+    hanging.over.set()
+    await asyncio.gather(*again, return_exceptions=True)
+    hanging.over.clear()
+    hanging.asked.clear()
+    once_more = [asyncio.create_task(lookups.resolve(name)) for name in names]
+    await hanging.has_been_asked(4)
+    await lookups.close()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*once_more, return_exceptions=True)
+    )
+
+
+async def test_names_are_found_as_the_system_finds_them() -> None:
+    """All addresses, with the port that was asked for; a name that is none is an error."""
+    lookups = Lookups()
+    found = {(result["host"], result["port"]) for result in await lookups.resolve("localhost", 9, socket.AF_UNSPEC)}
+    rows = socket.getaddrinfo("localhost", 9, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    assert found == {(row[4][0], 9) for row in rows}
+    for wrong in ("gateway.invalid", "a" * 64 + ".test", ""):
+        with pytest.raises((OSError, UnicodeError)):
+            await lookups.resolve(wrong)
+    assert lookups._under_way == {}
+
+
+def test_a_process_ends_while_a_look_up_hangs() -> None:
+    """Neither the event loop's end nor the interpreter's waits for it."""
+    script = """
+import asyncio, contextlib, socket, threading
+import httpx
+from worker.transport import Transport
+
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+
+async def call():
+    transport = Transport(limit=1, keepalive_s=1)
+    with contextlib.suppress(httpx.ConnectTimeout):
+        await transport.handle_async_request(
+            httpx.Request("GET", "http://shop.test/", extensions={"timeout": {"connect": 0.1}})
+        )
+    await transport.aclose()
+
+asyncio.run(call())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Under httpx's own client.

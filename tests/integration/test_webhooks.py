@@ -1,15 +1,21 @@
 """How webhooks are delivered: ids, signatures, the schedule, what answers mean, the log, and what is given up."""
 
 import asyncio
+import dataclasses
 import gzip
 import json
+import os
+import socket
+import sys
+import threading
 import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
-from harness import Bench, Receiver, Sandbox, directed, eventually
+from harness import API_KEY, PATIENCE_S, SECRET, Bench, Receiver, Sandbox, directed, eventually
 from structlog.testing import capture_logs
 from unruly import OK, Consumer, answer, consuming
 
@@ -314,3 +320,75 @@ async def test_the_head_of_an_answer_counts_whatever_becomes_of_its_body(
     assert len(delivery.attempts) == (2 if status == 503 else 1)
     if status == 503:
         assert at_s[1] - at_s[0] >= 0.95
+
+
+@pytest.mark.env(WEBHOOK_SCHEDULE_S="0")
+async def test_names_that_hang_stop_neither_submissions_nor_the_others(
+    bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the look-ups of 40 consumers' names hang, the gateway's name is found, and a healthy consumer's."""
+    asked, over, system = set(), threading.Event(), socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith("hang.test"):
+            asked.add(host)
+            over.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return system(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    gateway_url = bench.settings.onysoft_base_url.replace("127.0.0.1", "localhost")
+    bench.settings = dataclasses.replace(bench.settings, onysoft_base_url=gateway_url)
+    for number in range(40):
+        await ended_at_once(bench, f"http://h{number}.hang.test/hook")
+    try:
+        async with bench.worker():
+
+            async def all_hang() -> bool:
+                return len(asked) == 40
+
+            await eventually(all_hang)
+            url = receiver.url.replace("127.0.0.1", "localhost")
+            job_id = await bench.submit(webhook_url=url, input=directed())
+            job = await bench.ended(job_id)
+            [delivery] = await settled(bench, job_id)
+    finally:
+        over.set()
+    assert (job["status"], len(job["attempts"])) == ("completed", 1)
+    assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
+
+
+async def test_a_worker_ends_while_look_ups_hang(bench: Bench) -> None:
+    """SIGTERM ends the process although the look-ups of consumers' names never will."""
+    script = """
+import os, runpy, socket, sys, threading
+
+system = socket.getaddrinfo
+
+def look_up(host, *args, **options):
+    if str(host).endswith("hang.test"):
+        os.write(1, b".")
+        threading.Event().wait()
+    return system(host, *args, **options)
+
+socket.getaddrinfo = look_up
+sys.argv = ["worker", "work"]
+runpy.run_module("worker", run_name="__main__")
+"""
+    for number in range(10):
+        await ended_at_once(bench, f"http://h{number}.hang.test/hook")
+    own = {"REDIS_URL": bench.redis_url, "ONYSOFT_API_KEY": API_KEY, "WEBHOOK_SECRET": SECRET}
+    own["ONYSOFT_BASE_URL"] = bench.settings.onysoft_base_url
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, env={**os.environ, **own}
+    )
+    assert process.stdout is not None
+    await process.stdout.readexactly(10)
+    process.terminate()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
