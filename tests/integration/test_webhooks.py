@@ -383,10 +383,10 @@ runpy.run_module("worker", run_name="__main__")
         sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, env={**os.environ, **own}
     )
     assert process.stdout is not None
-    await process.stdout.readexactly(10)
-    process.terminate()
     try:
         async with asyncio.timeout(PATIENCE_S):
+            await process.stdout.readexactly(10)
+            process.terminate()
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
