@@ -1,13 +1,15 @@
 """Owns logging: structlog as JSON lines or for a terminal, the list of event names, and redaction of secrets.
 
-Redaction works on the finished line, so that no field, exception or foreign logger escapes it.
+Redaction works on the finished line, so that no field, exception or foreign logger escapes it. On a console control
+characters are shown, not obeyed: a gateway's or a consumer's words come there.
 """
 
+import io
 import logging
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -53,6 +55,8 @@ EVENTS = frozenset(
 
 _SECRETS = re.compile(r"""(sk-ony-|whsec_)[A-Za-z0-9+/=_-]+|(?i:(bearer\s+))[^\s"'\\,}\]]+""")
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)@")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_OF_MANY_LINES = ("exception", "stack")
 _hidden: set[str] = set()
 
 
@@ -74,6 +78,40 @@ def _redacted(_logger: Any, _method: str, line: Any) -> str:
     return redact(str(line))
 
 
+class _Quoted:
+    """A text as Python writes it, which shows what a terminal would obey."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _shown(text: str) -> str:
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _shown_lines(text: str) -> str:
+    return "\n".join(_shown(line).replace(r"\t", "\t") for line in text.split("\n"))
+
+
+def _disarmed(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Have no text of whatever origin move the cursor, forge a line or turn the direction of writing."""
+    for name, value in fields.items():
+        if name == "event":
+            fields[name] = _shown(str(value))
+        elif isinstance(value, str) and _CONTROL.search(value):
+            fields[name] = _shown_lines(value) if name in _OF_MANY_LINES else _Quoted(value)
+    return fields
+
+
+def _traceback(sink: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    sink.write(_shown_lines(plain.getvalue()))
+
+
 def configure_logging(*, level: str, as_json: bool) -> None:
     """Send our events and other libraries' to standard error, a redacted line each. Safe to call twice."""
     shared: list[structlog.typing.Processor] = [
@@ -88,7 +126,8 @@ def configure_logging(*, level: str, as_json: bool) -> None:
         ]
     else:
         rendering = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            _disarmed,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
         ]
     structlog.configure(
         processors=[

@@ -35,7 +35,6 @@ ERROR_SHOWN_CHARS = 500
 LOGGED_CHARS = 200
 WHOLE_ANSWERS_KEPT, OLD_ANSWER_CHARS = 2, 256  # of the attempts before
 CONNECT_TIMEOUT_S = 5.0
-CONNECTIONS = 200
 KEEPALIVE_S = 5.0
 FRESH_MS = 1000  # no result expires sooner than this after its event
 
@@ -52,7 +51,8 @@ class Deliver:
         self._secrets = secrets
         self._rng = rng
         fault = None if settings.webhook_allow_private else address_fault
-        self._transport = Transport(limit=CONNECTIONS, keepalive_s=KEEPALIVE_S, address_fault=fault)
+        # As many as the wheel has slots: waiting for a free one would spend an attempt of those who are well.
+        self._transport = Transport(limit=settings.concurrency, keepalive_s=KEEPALIVE_S, address_fault=fault)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -108,6 +108,7 @@ class Deliver:
             ("host", url.netloc.decode()),  # left to itself httpx decodes punycode first, and fails on an emoji
             ("content-type", "application/json"),
             ("user-agent", USER_AGENT),
+            ("accept-encoding", "identity"),
             *webhook_headers(secrets, delivery.event_id, timestamp_s, body),
         ]
         total_s = self._schedule.timeout_s
@@ -116,10 +117,14 @@ class Deliver:
         try:
             request = httpx.Request("POST", url, headers=headers, content=body, extensions={"timeout": timeouts})
             response = await self._transport.handle_async_request(request)
-            answer, _ = await read_capped(response, ANSWER_LIMIT_BYTES)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return Answered(None, f"{type(error).__name__}: {error}"[:ERROR_SHOWN_CHARS])
-        return Answered(response.status_code, answer.decode("utf-8", "replace"), retry_after_s(response.headers))
+            return Answered(None, _named(error))
+        try:
+            said, _ = await read_capped(response, ANSWER_LIMIT_BYTES, decoded=False)
+            words = said.decode("utf-8", "replace")
+        except httpx.HTTPError as error:  # the head has told all that counts
+            words = f"the answer's body broke off: {_named(error)}"
+        return Answered(response.status_code, words, retry_after_s(response.headers))
 
     async def _end(
         self, claim: Claim, delivery: Delivery, answered: Answered, outcome: Outcome, *, took_ms: int
@@ -160,8 +165,10 @@ class Deliver:
         )
 
 
-# What a log or a terminal would not show, and JSON would write in six bytes each.
-_INVISIBLE = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+# What a log or a terminal would obey or not show; JSON would write most of it in six bytes each.
+_INVISIBLE = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def _shortened(attempt: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,3 +183,7 @@ def _expiry(event: Mapping[str, Any]) -> str:
         late = [attempt["late_result"] for attempt in job["attempts"] if "late_result" in attempt]
         return str(max(late, key=lambda result: str(result["at"]))["expires_at"])
     return str(job["result"]["expires_at"])
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:ERROR_SHOWN_CHARS]

@@ -37,8 +37,13 @@ import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 from yarl import URL
+
+from worker.decoding import Decoder, Undecodable
+from worker.lookups import Lookups
+from worker.protocol import Protocol
 
 NOT_SENT: tuple[type[httpx.TransportError], ...] = (
     httpx.ConnectError,
@@ -54,9 +59,8 @@ _REACH_SHARE = 0.75
 _DIRECT_BYTES = 64 * 1024
 """Larger bodies go out in pieces, so that an early answer is seen while they do."""
 _PIECE_BYTES = 16 * 1024
-"""What one step of decoding is fed at most: a thousandfold bomb stays below 17 MB."""
-_HEADER_LIMIT_BYTES = 64 * 1024
-"""aiohttp's own 8 KiB a line would turn a CDN's long header into an answer never seen."""
+_HEADER_LIMIT_BYTES = 64 * 1024  # aiohttp's own 8 KiB would turn a CDN's long header into an answer never seen
+_ANY_URL = re.compile(r"\bhttps?://\S+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_RETRY_AFTER_S = 32 * 86_400.0
 _AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -66,8 +70,9 @@ class Transport(httpx.AsyncBaseTransport):
     """Send `httpx.Request`s over pooled aiohttp connections, with or without an `httpx.AsyncClient` around it.
 
     `limit` is the number of connections at a time (0: any number). A connection that idled for more than `keepalive_s`
-    seconds is not used again (0: none is). `resolver` stays the caller's to close. `verify=True` means httpx's roots.
-    `address_fault` says what is wrong with an address, or None: one wrong address among those of a name refuses it.
+    seconds is not used again (0: none is). `resolver` stays the caller's to close; without one names are looked up in
+    threads of this transport's own. `verify=True` means httpx's roots. `address_fault` says what is wrong with an
+    address, or None: one wrong address among those of a name refuses it.
     """
 
     def __init__(
@@ -81,7 +86,8 @@ class Transport(httpx.AsyncBaseTransport):
     ) -> None:
         self._limit = limit
         self._keepalive_s = keepalive_s
-        self._resolver = resolver
+        self._own_lookups = Lookups()
+        self._resolver = resolver or self._own_lookups
         self._address_fault = address_fault
         self._verify = _trusted() if verify is True else verify
         self._session: aiohttp.ClientSession | None = None
@@ -130,9 +136,9 @@ class Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection, those in use included. Safe to call twice."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if self._session is not None:
+            await self._session.close()
+        await self._own_lookups.close()
 
     def _open(self) -> aiohttp.ClientSession:
         reuse = self._keepalive_s > 0
@@ -156,22 +162,25 @@ class Transport(httpx.AsyncBaseTransport):
         return self._session
 
 
-async def read_capped(response: httpx.Response, limit_bytes: int) -> tuple[bytes, bool]:
-    """Read a decoded body of at most `limit_bytes`; the second value tells whether there was more.
+async def read_capped(response: httpx.Response, limit_bytes: int, *, decoded: bool = True) -> tuple[bytes, bool]:
+    """Read a body of at most `limit_bytes`, decoded or as it came; the second value tells whether there was more.
 
     Always closes the response: a connection whose answer was not read to its end is not used again. Raises what the
-    stream raises, or `httpx.DecodingError` (no `TransportError`) where the body is not what its Content-Encoding says.
+    stream raises, or `httpx.DecodingError` (no `TransportError`) where the body is not what its Content-Encoding says,
+    or that names more than one coding. Only gzip and deflate are undone.
     """
     body = bytearray()
     stream = response.stream
-    plain = "Content-Encoding" not in response.headers and not response.is_stream_consumed
     try:
-        # httpx's decoding takes a tenth of a small exchange's CPU even where there is nothing to decode
-        async for piece in stream if plain and isinstance(stream, _Body) else response.aiter_bytes():
-            body += piece
+        decoder = Decoder(response.headers.get("Content-Encoding", "") if decoded else "")
+        pieces = stream if isinstance(stream, _Body) and not response.is_stream_consumed else response.aiter_raw()
+        async for piece in pieces:
+            body += decoder.decode(piece, limit_bytes + 1 - len(body))
             if len(body) > limit_bytes:
                 return bytes(body[:limit_bytes]), True
         return bytes(body), False
+    except Undecodable as error:
+        raise httpx.DecodingError(str(error), request=response.request) from error
     finally:
         await response.aclose()
 
@@ -229,6 +238,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, address_fault: Callable[[str], str | None] | None, **options: Any) -> None:
         super().__init__(**options)
+        self._factory = functools.partial(Protocol, loop=self._loop)  # type: ignore[assignment]
         self._address_fault = address_fault
 
     async def connect(
@@ -312,7 +322,7 @@ async def _prepare(request: httpx.Request) -> tuple[URL, list[tuple[str, str]], 
 
 def _translate(error: BaseException, exchange: _Exchange, request: httpx.Request) -> httpx.TransportError:
     """Turn any failure into httpx's; only `exchange.phase` decides on which side of `NOT_SENT` it falls."""
-    text = f"{exchange.phase}: {str(error) or type(error).__name__}"
+    text = f"{exchange.phase}: {_words(error)}"
     kind: type[httpx.TransportError]
     match exchange.phase, error:
         case "pool", TimeoutError():
@@ -332,6 +342,18 @@ def _translate(error: BaseException, exchange: _Exchange, request: httpx.Request
         case _:
             kind = httpx.ReadError
     return kind(text, request=request)
+
+
+def _words(error: BaseException) -> str:
+    """Say what happened without the URL, which may hold a secret: what a webhook met goes into logs and records."""
+    match error:
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            said = error.message
+        case aiohttp.InvalidURL():
+            said = error.description or ""
+        case _:
+            said = str(error)
+    return _ANY_URL.sub("(a URL)", said) or type(error).__name__
 
 
 def _is_stale(connection: Connection) -> bool:

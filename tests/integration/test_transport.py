@@ -7,8 +7,10 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,9 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from harness import eventually
 
+from worker.lookups import Lookups
 from worker.transport import NOT_SENT, Transport, read_capped
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -222,6 +226,11 @@ async def refuse_and_read_on(_server: Server, reader: asyncio.StreamReader, writ
     await reader.readuntil(b"\r\n\r\n")
     writer.write(REFUSAL)
     await reader.read(-1)
+
+
+def encoded(body: bytes, coding: str) -> bytes:
+    """Write an answer with a Content-Encoding."""
+    return f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -790,18 +799,49 @@ async def test_endless_body_is_cut_and_its_connection_closed() -> None:
         await server.closed.wait()
 
 
-async def test_compressed_bomb_is_decoded_in_small_steps() -> None:
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_compressed_bomb_is_never_unpacked_beyond_the_limit(coding: str) -> None:
     """Of a body that unpacks a thousandfold not much more than the limit is ever in memory."""
-    body = gzip.compress(b"\0" * 200_000_000, compresslevel=9)
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
-    async with serving(answering(head + body)) as server, transporting() as transport:
+    body = (gzip if coding == "gzip" else zlib).compress(b"\0" * 200_000_000, 9)
+    async with serving(answering(encoded(body, coding))) as server, transporting() as transport:
         response = await transport.handle_async_request(post(server.url))
         tracemalloc.start()
         try:
             assert await read_capped(response, 1000) == (b"\0" * 1000, True)
-            assert tracemalloc.get_traced_memory()[1] < 60_000_000
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "gzip,deflate", "br, gzip", "gzip, gzip, gzip"])
+async def test_more_than_one_coding_is_a_decoding_error(coding: str) -> None:
+    """A bomb within a bomb is a few hundred bytes: nothing of it is unpacked."""
+    body = gzip.compress(gzip.compress(b"\0" * 50_000_000, 9), 9)
+    async with serving(answering(encoded(body, coding))) as server, transporting() as transport:
+        response = await transport.handle_async_request(post(server.url))
+        tracemalloc.start()
+        try:
+            with pytest.raises(httpx.DecodingError):
+                await read_capped(response, 1_000_000)
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        finally:
+            tracemalloc.stop()
+        assert response.is_closed
+
+
+@pytest.mark.parametrize(
+    "coding", ["deflate", "raw deflate", "GZip", "identity, gzip", "x-gzip", "identity", "", "br", "utf-8"]
+)
+async def test_one_coding_is_undone(coding: str) -> None:
+    """Whatever way it is written, and with deflate in both of its senses; one that is not known is left on."""
+    text = b"hello " * 10_000
+    raw = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = {"deflate": zlib.compress(text), "raw deflate": raw.compress(text) + raw.flush()}
+    body = packed.get(coding, gzip.compress(text) if "gzip" in coding.lower() else text)
+    async with serving(answering(encoded(body, coding.removeprefix("raw ")))) as server, transporting() as transport:
+        assert await exchange(transport, post(server.url)) == (200, text)
+        response = await transport.handle_async_request(post(server.url))
+        assert await read_capped(response, 100_000, decoded=False) == (body, False)
 
 
 async def test_long_header_does_not_lose_the_answer() -> None:
@@ -819,6 +859,176 @@ async def test_name_is_asked_of_the_resolver_and_an_address_is_not() -> None:
         assert names.asked == 1
         assert await exchange(transport, post(server.url)) == (200, b"ok")
         assert names.asked == 1
+
+
+WRONG = {
+    "no HTTP": b"rubbish\r\n\r\n",
+    "a bad header": b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+    "a bad length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "a bad chunk": CHUNKED + b"2\r\nok\r\nzz\r\n",
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nok",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_words_of_a_failure_hold_no_url(wrong: str) -> None:
+    """What a URL carries for the one who is called is told to nobody else."""
+    async with serving(answering(WRONG[wrong])) as server, transporting() as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await exchange(transport, post(f"{server.url}?token=HIDDEN"))
+    assert "HIDDEN" not in str(caught.value)
+    assert "generate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://shop.test/?token=HIDDEN", "http://2130706433/?token=HIDDEN", "http://:1/?token=HIDDEN"]
+)
+async def test_words_about_a_url_do_not_quote_it(url: str) -> None:
+    """One that cannot be called is not told either."""
+    async with transporting() as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await exchange(transport, post(url))
+    assert "HIDDEN" not in str(caught.value)
+
+
+async def test_words_of_a_body_that_could_not_be_written_hold_no_url() -> None:
+    """Nor is the URL told where the connection breaks while a large body goes out."""
+    async with serving(reset_within_request) as server, transporting() as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await exchange(transport, post(f"{server.url}?token=HIDDEN", LARGE))
+    assert "HIDDEN" not in str(caught.value)
+
+
+async def test_wrong_body_is_told_at_once_and_its_head_is_kept() -> None:
+    """A chunk that is none breaks the body off, in one piece with its head or later, and no timeout is waited for."""
+    for pieces in ((CHUNKED + b"zz\r\n",), (CHUNKED, b"2\r\nok\r\nzz\r\n")):
+        async with serving(answering(*pieces)) as server, transporting() as transport:
+            response = await transport.handle_async_request(post(server.url))
+            assert response.status_code == 200
+            with failing(httpx.RemoteProtocolError, not_sent=False):
+                await read_capped(response, 100)
+
+
+# Names.
+
+
+@dataclass
+class Hanging:
+    """Has the system's look-up of names ending in `hang.test` hang, and counts those under way."""
+
+    asked: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    async def has_been_asked(self, times: int) -> None:
+        """Wait until it has been, and see that it was not more often."""
+
+        async def asked() -> bool:
+            return len(self.asked) >= times
+
+        await eventually(asked)
+        assert len(self.asked) == times
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    """Let them go at the end."""
+    hanging = Hanging()
+    system = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith("hang.test"):
+            hanging.asked.append(host)
+            hanging.over.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return system(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield hanging
+    hanging.over.set()
+
+
+async def test_names_that_hang_keep_nobody_waiting(hanging: Hanging) -> None:
+    """While 40 look-ups hang, other names are found, by this transport and by whatever shares the loop's threads."""
+    async with serving(keep_answering) as server, transporting(limit=50) as transport:
+        for number in range(40):
+            with failing(httpx.ConnectTimeout, not_sent=True):
+                await exchange(transport, post(f"http://h{number}.hang.test/", connect=0.01))
+        await hanging.has_been_asked(40)
+        url = server.url.replace("127.0.0.1", "localhost")
+        assert await exchange(transport, post(url)) == (200, b"ok")
+        assert await asyncio.to_thread(lambda: "served") == "served"
+
+
+async def test_a_name_that_hangs_has_one_look_up_at_a_time(hanging: Hanging) -> None:
+    """Whatever port it is asked for, and however often."""
+    async with transporting(limit=50) as transport:
+        for port in (80, 81, 80, 82):
+            with failing(httpx.ConnectTimeout, not_sent=True):
+                await exchange(transport, post(f"http://shop.hang.test:{port}/", connect=0.01))
+        await hanging.has_been_asked(1)
+    assert hanging.asked == ["shop.hang.test"]
+
+
+async def test_names_known_to_hang_leave_room_for_the_others(hanging: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names whose last look-up took long have half of the threads at most, and are free of that when one was quick."""
+    monkeypatch.setattr("worker.lookups.LONG_S", 0.0)
+    lookups = Lookups(threads=4)
+    names = [f"h{number}.hang.test" for number in range(4)]
+    first = [asyncio.create_task(lookups.resolve(name)) for name in names]
+    hanging.over.set()
+    assert all(isinstance(answer, OSError) for answer in await asyncio.gather(*first, return_exceptions=True))
+    hanging.over.clear()
+    hanging.asked.clear()
+    again = [asyncio.create_task(lookups.resolve(name)) for name in names]
+    monkeypatch.setattr("worker.lookups.LONG_S", 60.0)
+    assert (await lookups.resolve("127.0.0.1", 80))[0]["port"] == 80
+    await hanging.has_been_asked(2)
+    hanging.over.set()
+    await asyncio.gather(*again, return_exceptions=True)
+    hanging.over.clear()
+    hanging.asked.clear()
+    once_more = [asyncio.create_task(lookups.resolve(name)) for name in names]
+    await hanging.has_been_asked(4)
+    await lookups.close()
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*once_more, return_exceptions=True)
+    )
+
+
+async def test_names_are_found_as_the_system_finds_them() -> None:
+    """All addresses, with the port that was asked for; a name that is none is an error."""
+    lookups = Lookups()
+    found = {(result["host"], result["port"]) for result in await lookups.resolve("localhost", 9, socket.AF_UNSPEC)}
+    rows = socket.getaddrinfo("localhost", 9, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    assert found == {(row[4][0], 9) for row in rows}
+    for wrong in ("gateway.invalid", "a" * 64 + ".test", ""):
+        with pytest.raises((OSError, UnicodeError)):
+            await lookups.resolve(wrong)
+    assert lookups._under_way == {}
+
+
+def test_a_process_ends_while_a_look_up_hangs() -> None:
+    """Neither the event loop's end nor the interpreter's waits for it."""
+    script = """
+import asyncio, contextlib, socket, threading
+import httpx
+from worker.transport import Transport
+
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+
+async def call():
+    transport = Transport(limit=1, keepalive_s=1)
+    with contextlib.suppress(httpx.ConnectTimeout):
+        await transport.handle_async_request(
+            httpx.Request("GET", "http://shop.test/", extensions={"timeout": {"connect": 0.1}})
+        )
+    await transport.aclose()
+
+asyncio.run(call())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Under httpx's own client.

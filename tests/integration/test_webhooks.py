@@ -1,16 +1,25 @@
 """How webhooks are delivered: ids, signatures, the schedule, what answers mean, the log, and what is given up."""
 
 import asyncio
+import dataclasses
+import gzip
 import json
-from dataclasses import replace
+import os
+import socket
+import sys
+import threading
+import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
-from harness import Bench, Sandbox, directed, eventually
+from harness import API_KEY, PATIENCE_S, SECRET, Bench, Receiver, Sandbox, directed, eventually
 from structlog.testing import capture_logs
 from unruly import OK, Consumer, answer, consuming
 
+from jobs.changes import cancel
 from worker.outbox import Delivery
 
 SCHEDULE = "0,0.3,0.6,1.5"
@@ -186,7 +195,9 @@ async def test_a_destination_that_hangs_keeps_nobody_waiting(bench: Bench) -> No
     """Another one on the same host has its webhooks while the first holds all it may have at a time."""
     async with consuming() as consumer, bench.worker():
         slow, quick = consumer.url, consumer.url.replace("/hook", "/quick")
-        await settled(bench, await completed(bench, replace(consumer, url=quick)))  # the host is known to answer
+        await settled(
+            bench, await completed(bench, dataclasses.replace(consumer, url=quick))
+        )  # the host is known to answer
         consumer.always = lambda taken: None if taken.path == "/hook" else OK
         waiting = [await bench.submit(webhook_url=slow, input=directed()) for _ in range(25)]
         for job_id in waiting:
@@ -223,3 +234,164 @@ async def test_what_comes_after_the_result_has_expired_says_so(bench: Bench, san
     assert "result_expired" not in first.event
     assert late.event == {**body, "result_expired": True}
     assert sandbox.submissions()
+
+
+async def ended_at_once(bench: Bench, url: str) -> str:
+    """Have a job end without a worker, by a cancellation, so that its webhook is due."""
+    job = await bench.job(await bench.submit(webhook_url=url))
+    await bench.store.apply(cancel(job, now_ms=bench.store.now_ms(), rev=bench.store.new_rev()))
+    return job.id
+
+
+@pytest.mark.env(CONCURRENCY="280", WEBHOOK_SCHEDULE_S="0", WEBHOOK_TIMEOUT_S="60")
+async def test_many_hosts_that_hang_leave_a_connection_for_the_others(bench: Bench, receiver: Receiver) -> None:
+    """A worker holds as many connections as deliveries: 240 that hang cost a healthy consumer no attempt."""
+    opened: list[asyncio.StreamWriter] = []
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+
+    server = await asyncio.start_server(hang, "0.0.0.0", 0, backlog=1000)  # each address is a host
+    port = server.sockets[0].getsockname()[1]
+    urls = [f"http://127.0.0.{2 + host}:{port}/{path}" for host in range(30) for path in range(4) for _ in range(2)]
+    await asyncio.gather(*(ended_at_once(bench, url) for url in urls))
+    async with bench.worker():
+
+        async def is_full() -> bool:
+            return len(opened) == len(urls)
+
+        await eventually(is_full)
+        job_id = await ended_at_once(bench, receiver.url)
+        [delivery] = await settled(bench, job_id)
+    for writer in opened:
+        writer.close()
+    server.close()
+    assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
+
+
+@pytest.mark.env(WEBHOOK_SCHEDULE_S="0")
+async def test_an_answer_is_never_unpacked(bench: Bench) -> None:
+    """A consumer is asked to encode nothing, and what it encodes all the same is kept as it came."""
+    bomb = gzip.compress(gzip.compress(b"\0" * 50_000_000, 9), 9)
+    async with consuming(answer(200, bomb, Content_Encoding="gzip, gzip")) as consumer, bench.worker():
+        tracemalloc.start()
+        try:
+            [delivery] = await settled(bench, await ended_at_once(bench, consumer.url))
+            assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        finally:
+            tracemalloc.stop()
+    assert delivery.state == "delivered"
+    assert len(delivery.attempts[0]["answer"]) == len(bomb.decode("utf-8", "replace"))
+    assert consumer.taken[0].headers["accept-encoding"] == "identity"
+
+
+BROKEN = {
+    "cut": b"content-length: 99\r\n\r\nok",
+    "a bad chunk": b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n",
+    "a bad first chunk": b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+    "silence": b"content-length: 99\r\n\r\nok",
+    "no gzip": b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.env(WEBHOOK_SCHEDULE_S="0,0.05,1.5", WEBHOOK_TIMEOUT_S="1.5")
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("head", [b"200 OK", b"410 Gone", b"503 Busy\r\nRetry-After: 1"], ids=["200", "410", "503"])
+async def test_the_head_of_an_answer_counts_whatever_becomes_of_its_body(
+    bench: Bench, broken: str, head: bytes
+) -> None:
+    """A 2xx has taken the webhook, a 410 wants no more and a Retry-After is kept, where the body breaks off."""
+    at_s: list[float] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        at_s.append(time.monotonic())
+        writer.write(b"HTTP/1.1 " + head + b"\r\n" + BROKEN[broken] if len(at_s) == 1 else OK)
+        if broken == "silence":
+            await reader.read()  # the webhook's body
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, bench.worker():
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        [delivery] = await settled(bench, await ended_at_once(bench, url))
+    status = int(head[:3])
+    first = delivery.attempts[0]
+    assert first["status"] == status
+    assert ("the answer's body broke off" in first["answer"]) == (broken != "no gzip")
+    assert delivery.state == ("dead" if status == 410 else "delivered")
+    assert len(delivery.attempts) == (2 if status == 503 else 1)
+    if status == 503:
+        assert at_s[1] - at_s[0] >= 0.95
+
+
+@pytest.mark.env(WEBHOOK_SCHEDULE_S="0")
+async def test_names_that_hang_stop_neither_submissions_nor_the_others(
+    bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the look-ups of 40 consumers' names hang, the gateway's name is found, and a healthy consumer's."""
+    asked, over, system = set(), threading.Event(), socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith("hang.test"):
+            asked.add(host)
+            over.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return system(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    gateway_url = bench.settings.onysoft_base_url.replace("127.0.0.1", "localhost")
+    bench.settings = dataclasses.replace(bench.settings, onysoft_base_url=gateway_url)
+    for number in range(40):
+        await ended_at_once(bench, f"http://h{number}.hang.test/hook")
+    try:
+        async with bench.worker():
+
+            async def all_hang() -> bool:
+                return len(asked) == 40
+
+            await eventually(all_hang)
+            url = receiver.url.replace("127.0.0.1", "localhost")
+            job_id = await bench.submit(webhook_url=url, input=directed())
+            job = await bench.ended(job_id)
+            [delivery] = await settled(bench, job_id)
+    finally:
+        over.set()
+    assert (job["status"], len(job["attempts"])) == ("completed", 1)
+    assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
+
+
+async def test_a_worker_ends_while_look_ups_hang(bench: Bench) -> None:
+    """SIGTERM ends the process although the look-ups of consumers' names never will."""
+    script = """
+import os, runpy, socket, sys, threading
+
+system = socket.getaddrinfo
+
+def look_up(host, *args, **options):
+    if str(host).endswith("hang.test"):
+        os.write(1, b".")
+        threading.Event().wait()
+    return system(host, *args, **options)
+
+socket.getaddrinfo = look_up
+sys.argv = ["worker", "work"]
+runpy.run_module("worker", run_name="__main__")
+"""
+    for number in range(10):
+        await ended_at_once(bench, f"http://h{number}.hang.test/hook")
+    own = {"REDIS_URL": bench.redis_url, "ONYSOFT_API_KEY": API_KEY, "WEBHOOK_SECRET": SECRET}
+    own["ONYSOFT_BASE_URL"] = bench.settings.onysoft_base_url
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, env={**os.environ, **own}
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await process.stdout.readexactly(10)
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -20,7 +20,7 @@ ONLY_USERS = {
         "worker/client/line.py",
         "worker/embedded.py",
     },
-    "aiohttp": {"worker/transport.py", "worker/deliver.py"},
+    "aiohttp": {"worker/transport.py", "worker/protocol.py", "worker/lookups.py"},
 }
 IMPURE = {"redis", "httpx", "aiohttp", "arq", "asyncio", "time", "structlog", "os", "subprocess"}
 LEAVES = ("worker.cli", "worker.web", "worker.sandbox", "worker.demo", "worker.client")

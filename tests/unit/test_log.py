@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 
 import pytest
@@ -34,6 +35,53 @@ def test_secrets_are_redacted_everywhere(as_json: bool, monkeypatch: pytest.Monk
         assert leaked not in text
 
 
+ARMS = ["\x1b[2J", "\x9b31m", "\r", "\x08", "\x7f", "\x00", "\x85", "\u2028", "\u2029", "\u202e", "\u2066"]
+
+
+class Terminal(io.StringIO):
+    """Standard error that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Have colours."""
+        return True
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=ascii)
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_console_obeys_no_words_of_others(
+    arm: str, stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fields with and without blanks, nested, in messages, exceptions and stacks: shown, while our colours stay."""
+    written = stream()
+    monkeypatch.setattr(sys, "stderr", written)
+    configure_logging(level="debug", as_json=False)
+    try:
+        raise ValueError(f"no{arm}use\nnext")  # noqa: TRY301
+    except ValueError:
+        log.exception("duty.crashed", answer=f"a{arm}b", words=f"a {arm} b", nested={"a": [arm]}, odd=ValueError(arm))
+    logging.getLogger("other").warning("said %s", arm)
+    logging.getLogger("other").warning("stacked", stack_info=True)
+    text = written.getvalue()
+    rest = re.sub(r"\x1b\[\d+m", "", text) if stream is Terminal else text
+    assert ("\x1b[" in text) == (stream is Terminal)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", rest)
+    shown = repr(arm)[1:-1]
+    assert f"answer='a{shown}b'" in rest
+    assert f"words='a {shown} b'" in rest
+    assert f"ValueError: no{shown}use\nnext\n" in rest
+    assert f"said {shown}" in rest
+
+
+def test_a_console_line_cannot_be_forged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line's end within a field or a message does not begin a line."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    configure_logging(level="debug", as_json=False)
+    log.warning("delivery.ended", answer="no\n2026-11-22 [info] job.completed")
+    logging.getLogger("other").warning("no\n2026-11-22 [info] job.completed")
+    assert len(written.getvalue().splitlines()) == 2
+
+
 def test_json_lines_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line parses, with event, level and time, exceptions included."""
     stream = io.StringIO()
@@ -56,7 +104,6 @@ def test_redaction_leaves_the_rest_alone() -> None:
 
 def test_every_event_logged_is_listed() -> None:
     """The list of event names is the list of event names."""
-    import re
     from pathlib import Path
 
     root = Path(__file__).parents[2]
