@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from harness import API_KEY, Sandbox, eventually
+from printed import read, refusal
 from product import Api, Place, Receiver, Said, directed, tell
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -30,23 +31,6 @@ async def api(place: Place, sandbox: Sandbox) -> AsyncIterator[Api]:  # noqa: AR
     api = Api(await (await place.started("up")).address())
     yield api
     await api.http.aclose()
-
-
-def read(said: Said, status: int = 0) -> Any:
-    """Read the JSON a command printed, having ended so."""
-    assert said.status == status, said.err
-    assert "Traceback" not in said.err
-    return json.loads(said.out)
-
-
-def refusal(said: Said, status: int, *words: str) -> str:
-    """See that a command failed with one line that has these words; return the fault, if any."""
-    lines = said.err.splitlines()
-    good = said.status == status and said.out == "" and len(lines) == 1 and lines[0].startswith("onysoft-worker: ")
-    missing = [word for word in words if word not in said.err]
-    return (
-        "" if good and not missing else f"status {said.status}, {missing} missing, out {said.out!r}, err {said.err!r}"
-    )
 
 
 async def failing(api: Api, ids: list[str]) -> None:
@@ -169,60 +153,6 @@ async def test_the_fleet_and_its_models_are_told(place: Place, api: Api) -> None
         assert text.status == 0
         assert "music" in text.out
         assert text.err == ""
-
-
-async def test_webhooks_are_listed_shown_and_sent_again(place: Place, api: Api, receiver: Receiver) -> None:
-    """A replay, of one or of all since a time, keeps the ``webhook-id``; a job's story names its deliveries."""
-    for job_id in ("one", "two"):
-        await api.submit(job_id, input=directed(job_id))
-    await receiver.has_all(["one", "two"], within_s=20)
-
-    async def delivered() -> Any:
-        return len(read(await place.run("webhooks", "list", "--state", "delivered", "--json"))["deliveries"]) == 2
-
-    await eventually(delivered)
-    of_job, story, text = await asyncio.gather(
-        place.run("webhooks", "list", "--job", "one", "--json"),
-        place.run("show", "one", "--json"),
-        place.run("show", "one"),
-    )
-    delivery = read(of_job)["deliveries"][0]
-    assert read(story)["deliveries"] == [delivery]
-    assert read(story)["timeline"][0]["event"] == "job.created"
-    assert "job.completed  delivered" in text.out
-    shown = await place.run("webhooks", "show", delivery["id"])
-    assert all(word in shown.out for word in (delivery["event_id"], "200"))
-    again = read(await place.run("webhooks", "replay", delivery["id"], "--json"))
-    assert (again["state"], again["event_id"]) == ("pending", delivery["event_id"])
-    await eventually(delivered)
-    assert refusal(await place.run("webhooks", "replay", "--since", "1h"), 2, "2 webhooks", "--yes") == ""
-    assert (await place.run("webhooks", "replay", "--since", "1h", "--yes")).out == "2 replayed\n"
-    assert (await place.run("webhooks", "replay", "--dead")).out == "0 replayed\n"
-
-    await eventually(delivered)
-    assert sum(event["data"]["id"] == "one" for event in receiver.received) == 3
-    assert len({event["webhook-id"] for event in receiver.received}) == 2
-    assert refusal(await place.run("webhooks", "show", "dlv_0"), 1, "dlv_0") == ""
-
-
-async def test_a_destination_that_fails_is_named_with_what_waits_for_it(place: Place, api: Api) -> None:
-    """By ``queues``, ``doctor`` and each of its deliveries, without what its URL carries behind the path."""
-    for number in range(12):
-        await api.submit(f"dead-{number}", input=directed("dead"), webhook_url="http://127.0.0.1:1/dead?token=s3cret")
-
-    async def failing() -> Any:
-        return read(await place.run("queues", "--json"))["failing_destinations"]
-
-    [destination] = await eventually(failing)
-    assert (destination["destination"], destination["failures"] >= 10) == ("http://127.0.0.1:1/dead", True)
-    queues, doctor, listed = await asyncio.gather(
-        place.run("queues"), place.run("doctor"), place.run("webhooks", "list", "--job", "dead-11", "--json")
-    )
-    for told in (queues, doctor):
-        assert "http://127.0.0.1:1/dead" in told.out
-        assert "s3cret" not in told.out
-    shown = await place.run("webhooks", "show", read(listed)["deliveries"][0]["id"])
-    assert "times in a row" in shown.out
 
 
 async def test_watching_a_job_ends_with_its_outcome(place: Place, api: Api) -> None:

@@ -33,3 +33,19 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     finally:
         await place.close()
         await runner.cleanup()
+
+
+@pytest.fixture
+async def unwilling() -> AsyncIterator[str]:
+    """Run a receiver that wants no more of anything, and says so at length."""
+
+    async def refuse(_request: web.Request) -> web.Response:
+        return web.Response(status=410, text="<b>no</b>\u202e " * 400)
+
+    app = web.Application()
+    app.router.add_post("/hook", refuse)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    await runner.cleanup()

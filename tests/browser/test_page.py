@@ -171,6 +171,39 @@ async def test_pausing_a_kind(stage: Stage) -> None:
     check_quiet(stage)
 
 
+async def test_failing_webhooks_are_no_all_clear(stage: Stage) -> None:
+    """Destinations that fail and webhooks that were given up are noticed; the rest of many destinations is counted."""
+    for number in range(5):
+        for turn in range(10):
+            name = f"to-{number}-{turn}"
+            url = f"http://127.0.0.1:1/{number}/{'x' * 1000}"
+            await stage.api.submit(name, kind="image", input=directed(name, duration_s=0.1), webhook_url=url)
+    page = await signed_in(stage)
+    await page.until("document.querySelectorAll('#notices [data-key^=failing-http]').length === 3", within_s=60)
+    await page.until(text_of("#notices [data-key=failing-more]", "And 2 more destinations fail"), within_s=60)
+    await page.until(text_of("#notices [data-key^=failing-http]", "http://127.0.0.1:1/"))
+    await page.look(width=390, height=844, scheme="dark")
+    assert await page.run("document.querySelector('#notices [data-key^=failing-http]').scrollWidth") <= 390
+    assert not await page.run(text_of("#notices", "All clear"))
+    assert await page.run(text_of("#state", "Limited"))
+    check_quiet(stage)
+
+
+async def test_a_given_up_webhook_is_noticed_and_its_answer_folded(stage: Stage, unwilling: str) -> None:
+    """A long answer is folded after its beginning, and nothing of it is unseen or turns the words around it."""
+    await stage.api.submit("refused", kind="image", input=directed("refused", duration_s=0.1), webhook_url=unwilling)
+    page = await signed_in(stage, "/#job=refused")
+    await page.until(text_of("#notices", "1 webhook was given up"), within_s=60)
+    await page.until("!!document.querySelector('#sheet-body .tries details')")
+    said = await page.run("document.querySelector('#sheet-body .tries summary').innerText")
+    assert len(said) == 201
+    assert "<b>" in said
+    assert "\u202e" not in await page.run("document.querySelector('#sheet-body .tries details').textContent")
+    await page.click("#sheet-body .tries summary")
+    await page.until("document.querySelector('#sheet-body .tries details').open")
+    check_quiet(stage)
+
+
 async def layout_shifts(page: Page, *, refreshes: int) -> float:
     """Add up how much the layout shifts by itself over some refreshes."""
     found: Any = await page.run(f"""new Promise(done => {{

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 from config.settings import Settings
 from worker.doctor.diagnosis import _scope
 from worker.doctor.findings import SKEW_S, Finding, skew
-from worker.doctor.redis_checks import _memory, _no_answer, _persistence, _queues, _version, _workers
+from worker.doctor.redis_checks import _memory, _no_answer, _persistence, _queues, _version, _webhooks, _workers
 from worker.fleet import ALIVE_MS, Depth, Overview
 from worker.link import RedisAway, RedisRefused
 
@@ -97,6 +97,14 @@ def test_a_dead_worker_among_living_ones_is_only_noted() -> None:
     findings = list(_workers(Overview(NOW_MS, {}, {}, {}, 0, None, None, None, {}, (alive, dead), {})))
     assert [finding.level for finding in findings] == ["ok", "info"]
     assert "pid 2 is gone since 2027-01-15T" in findings[1].says
+
+
+def test_webhooks_that_were_given_up_are_counted_without_blame() -> None:
+    """Whether the receiver is to be mended is not known: it may have wanted no more."""
+    for dead, says in ((1, "1 delivery was given up"), (2, "2 deliveries were given up")):
+        (finding,) = _webhooks(Overview(NOW_MS, {}, {}, {}, 0, None, None, None, {}, (), {"dead": dead}))
+        assert (finding.level, finding.says) == ("warning", says)
+        assert "mend the receiver" not in finding.mend
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Owns how one job, and one delivery of a webhook, are shown in full: standing, attempts, webhooks, timeline."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
+from jobs.delivering import GONE
+from jobs.destinations import Destination
 from jobs.job import Job, to_form
 from worker.cli.terminal import ahead, clock, cut, duration, ms_of, plain, print_json, show, styled, table
 from worker.dispatch import FailingDestination
@@ -18,6 +21,8 @@ from worker.record import rfc3339, view
 
 Entry = Mapping[str, Any]
 INDENT = (0, 0, 0, 2)
+LISTED_CHARS, SHOWN_CHARS = 24, 200  # of what a destination answered
+REDIRECTS = range(300, 400)
 
 
 def print_job(job: Job, *, as_json: bool, short: bool = False) -> None:
@@ -44,7 +49,7 @@ def print_story(
         *_head(shown, now_ms),
         *(Text(f"  held up: {plain(words)}", style="yellow") for words in held_up_by),
         *_attempts(shown["attempts"]),
-        *_deliveries(told, now_ms),
+        *_deliveries(told, now_ms, {destination.name for destination in overview.failing}),
         *_timeline(timeline, ms_of(shown["created_at"]) or 0),
     )
 
@@ -120,7 +125,7 @@ def _late_urls(attempt: Entry) -> Sequence[str]:
     return late["urls"] if late else ()
 
 
-def _deliveries(deliveries: Sequence[Entry], now_ms: int) -> Iterator[RenderableType]:
+def _deliveries(deliveries: Sequence[Entry], now_ms: int, failing: Collection[str]) -> Iterator[RenderableType]:
     if not deliveries:
         return
     rows = table(["webhook", "state", "tries", "last answer", "next", "to"], right=["tries"], whole=["webhook"])
@@ -130,18 +135,27 @@ def _deliveries(deliveries: Sequence[Entry], now_ms: int) -> Iterator[Renderable
             styled(delivery["state"]),
             str(len(delivery["attempts"])),
             cut(last_answer(delivery)),
-            ahead(delivery["next_attempt_at"], now_ms),
+            next_try(delivery, now_ms, failing),
             cut(delivery["url"]),
         )
     yield from _section("webhooks", rows)
 
 
 def last_answer(delivery: Entry) -> str:
-    """Say what a delivery's destination answered last."""
+    """Say what a delivery's destination answered last, in a few characters."""
     if not delivery["attempts"]:
         return "none yet"
     last = delivery["attempts"][-1]
-    return plain(last["status"] or last["answer"])
+    words = plain(last["status"] or last["answer"])
+    return words if len(words) <= LISTED_CHARS else f"{words[: LISTED_CHARS - 1]}…"
+
+
+def next_try(delivery: Entry, now_ms: int, failing: Collection[str]) -> str:
+    """Say when a delivery is attempted next; one that is due "waits" where its destination is among the failing."""
+    due_ms = ms_of(delivery["next_attempt_at"]) or 0
+    if delivery["state"] == "pending" and due_ms <= now_ms and Destination.of(delivery["url"]).name in failing:
+        return "waits"
+    return ahead(delivery["next_attempt_at"], now_ms)
 
 
 def _timeline(timeline: Sequence[Entry], created_ms: int) -> Iterator[RenderableType]:
@@ -173,7 +187,7 @@ def print_delivery(delivery: Delivery, failing: FailingDestination | None, *, no
         f"webhook-id {shown['event_id']}",
         f"created {clock(shown['created_at'], day=True)}",
     ]
-    if shown["next_attempt_at"]:
+    if shown["next_attempt_at"] and not (failing and (delivery.next_at_ms or 0) <= now_ms):
         words.append(
             f"next attempt {ahead(shown['next_attempt_at'], now_ms)}, at {clock(shown['next_attempt_at'], day=True)}"
         )
@@ -182,14 +196,30 @@ def print_delivery(delivery: Delivery, failing: FailingDestination | None, *, no
             f"waits: the destination has failed {failing.failures} times in a row; it is tried "
             f"{ahead(rfc3339(failing.next_try_ms), now_ms)}, `webhooks replay {delivery.id}` tries it at once"
         )
-    rows = table(["#", "at", "took", "status", "answer"], right=["#", "took", "status"], whole=["at"])
-    for number, attempt in enumerate(shown["attempts"], start=1):
+    attempts = _section("attempts", _tries(shown["attempts"])) if shown["attempts"] else (Text("  not attempted yet"),)
+    show(head, *(Text(f"  {word}") for word in words), *attempts, *_advice(shown["attempts"]))
+
+
+def _tries(attempts: Sequence[Entry]) -> Table:
+    rows = table(["#", "at", "took", "status", "next", "answer"], right=["#", "took", "status"], whole=["at", "next"])
+    for number, attempt in enumerate(attempts, start=1):
+        answer = plain(attempt["answer"])
         rows.add_row(
             str(number),
             clock(attempt["at"], day=True),
             duration(attempt["duration_ms"] / 1000),
             plain(attempt["status"] or "-"),
-            plain(attempt["answer"])[:200],
+            clock(attempt.get("next_at"), day=True),
+            answer if len(answer) <= SHOWN_CHARS else f"{answer[:SHOWN_CHARS]} … --json has all of it",
         )
-    attempts = _section("attempts", rows) if shown["attempts"] else (Text("  not attempted yet"),)
-    show(head, *(Text(f"  {word}") for word in words), *attempts)
+    return rows
+
+
+def _advice(attempts: Sequence[Entry]) -> Iterator[Text]:
+    """Say what to do about the last answer, where it is not the receiver that is to be mended."""
+    status = attempts[-1]["status"] if attempts else None
+    if status in REDIRECTS:
+        yield Text(f"  {status}: redirects are not followed: give the final URL", style="yellow")
+    elif status == GONE:
+        words = f"{GONE}: the receiver wants no more of this job; `webhooks replay` sends it all the same"
+        yield Text(f"  {words}", style="yellow")

@@ -3,7 +3,7 @@
 Made of the same plain JSON that ``--json`` prints and the HTTP API answers, so that both always say the same.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.columns import Columns
@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.states import ENDED, Status
-from worker.cli.job_sheet import last_answer
+from worker.cli.job_sheet import last_answer, next_try
 from worker.cli.terminal import ROOMY_COLUMNS, ago, ahead, clock, counted, cut, duration, plain, styled, table
 
 Row = Mapping[str, Any]
+AGE_COLUMNS = 150  # with less room the URL of a webhook matters more than its age
 
 
 # --- jobs
@@ -226,22 +227,25 @@ def _model_cells(model: Row, now_ms: int, *, first: bool) -> dict[str, Text | st
 # --- webhooks
 
 
-def deliveries_table(deliveries: Iterable[Row], now_ms: int, *, columns: int) -> Table:
-    """Show deliveries of webhooks, a line each."""
+def deliveries_table(deliveries: Iterable[Row], now_ms: int, *, failing: Collection[str] = (), columns: int) -> Table:
+    """Show deliveries of webhooks, a line each; ``failing`` names the destinations that others wait for."""
     names = ["id", "job", "type", "state", "tries", "last answer", "age", "next", "to"]
     if columns < ROOMY_COLUMNS:
         names = ["id", "job", "state", "tries", "last answer", "next"]
-    rows = table(names, right=["tries", "age"], whole=["id", "state", "next"])
+    elif columns < AGE_COLUMNS:
+        names.remove("age")
+    rows = table(names, right=["tries", "age"], whole=["id", "type", "state", "next"])
+    rows.columns[names.index("last answer")].min_width = len("last answer")
     for delivery in deliveries:
         cells = {
             "id": delivery["id"],
             "job": cut(delivery["job_id"]),
-            "type": cut(delivery["type"]),
+            "type": plain(delivery["type"]),
             "state": styled(delivery["state"]),
             "tries": str(len(delivery["attempts"])),
             "last answer": cut(last_answer(delivery)),
             "age": ago(delivery["created_at"], now_ms, word=""),
-            "next": ahead(delivery["next_attempt_at"], now_ms),
+            "next": next_try(delivery, now_ms, failing),
             "to": cut(delivery["url"]),
         }
         rows.add_row(*(cells[name] for name in names))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.delivering import GONE
 from worker.cli.entry import (
     AsJson,
     Limit,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+ID_HELP = "A delivery's id (dlv_…), or the webhook-id that the receiver saw (evt_…)."
+DEAD_HELP = "All that were given up, but for those whose receiver wants no more (410): give their ID or --job."
+One = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)]
 
 webhooks = typer.Typer(help="Webhook deliveries and their secret.")
 app.add_typer(webhooks, name="webhooks")
@@ -72,7 +77,9 @@ def list_deliveries(
             return
         screen = terminal.console()
         if views:
-            terminal.show(tables.deliveries_table(views, store.now_ms(), columns=screen.width), on=screen)
+            failing = {destination.name for destination in (await store.dispatch.standing()).failing}
+            rows = tables.deliveries_table(views, store.now_ms(), failing=failing, columns=screen.width)
+            terminal.show(rows, on=screen)
         else:
             typer.echo("no webhook matches", err=True)
 
@@ -80,8 +87,8 @@ def list_deliveries(
 
 
 @webhooks.command("show")
-def show_delivery(delivery_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Show a delivery with each of its attempts."""
+def show_delivery(delivery_id: One, as_json: AsJson = False) -> None:
+    """Show a delivery, named by its own id or by its webhook-id, with each of its attempts."""
     from worker.cli import job_sheet
 
     an_id(delivery_id)
@@ -96,9 +103,9 @@ def show_delivery(delivery_id: Annotated[str, typer.Argument(metavar="ID")], as_
 
 @webhooks.command("replay")
 def replay(
-    delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]", help=ID_HELP)] = None,
     job: Annotated[str | None, typer.Option(metavar="ID", help="All of a job.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="All that were given up.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help=DEAD_HELP)] = False,
     since: Annotated[
         str | None, typer.Option(metavar="T", help="All made since: a time (RFC 3339), or as long ago as 30m, 2h, 1d.")
     ] = None,
@@ -114,8 +121,7 @@ def replay(
         return _replay_one(delivery_id, as_json=as_json)
     if job is not None:
         return _replay_all(_OfJob(job), yes=yes, as_json=as_json)
-    found = _Found("dead" if dead else None, _read_since(since) if since is not None else None)
-    return _replay_all(found, yes=yes, as_json=as_json)
+    return _replay_all(_Since(_read_since(since)) if since is not None else _Dead(), yes=yes, as_json=as_json)
 
 
 def _read_since(text: str) -> tuple[str, int]:
@@ -134,18 +140,30 @@ def _read_since(text: str) -> tuple[str, int]:
 async def _delivery(store: "Store", delivery_id: str) -> "Delivery":
     from worker.actions import NotPossible
 
-    found = await store.outbox.delivery(delivery_id)
-    if found is None:
-        raise NotPossible(f"there is no delivery {delivery_id}: it was never made, or is gone with its job")
-    return found
+    found = await store.outbox.delivery(delivery_id) or await _of_event(store, delivery_id)
+    if found is not None:
+        return found
+    if await store.get(delivery_id) is not None:
+        raise NotPossible(f"{delivery_id} is no delivery. A job? `onysoft-worker webhooks list --job {delivery_id}`")
+    raise NotPossible(f"there is no delivery {delivery_id}: it was never made, or is gone with its job")
+
+
+async def _of_event(store: "Store", event_id: str) -> "Delivery | None":
+    """Find the newest delivery under a webhook-id, by going through all that are kept."""
+    if event_id.startswith("evt_"):
+        async for delivery in store.outbox.every(None):
+            if delivery.event_id == event_id:
+                return delivery
+    return None
 
 
 def _replay_one(delivery_id: str, *, as_json: bool) -> int:
     from worker.cli.terminal import print_json
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> "Delivery":
-        await _again(store, await _delivery(store, delivery_id))
-        return await _delivery(store, delivery_id)
+        found = await _delivery(store, delivery_id)
+        await _again(store, found)
+        return await _delivery(store, found.id)
 
     delivery = with_store(do)
     if as_json:
@@ -190,19 +208,44 @@ class _OfJob:
             yield delivery.id
 
 
-class _Found:
-    """The deliveries in a state, or in any, made since a time (see ``_read_since``), which is fixed once counted."""
+class _Dead:
+    """The deliveries that were given up, but for those whose receiver wants no more of their job: it has said so."""
 
-    def __init__(self, state: str | None, since: tuple[str, int] | None) -> None:
-        self._state = state
-        self._how, self._ms = since or ("at", 0)
+    words = "given up"
+
+    def __init__(self) -> None:
+        self.left_out = 0
+
+    async def count(self, store: "Store") -> int:
+        return len([1 async for _ in self.ids(store)])
+
+    async def ids(self, store: "Store") -> AsyncIterator[str]:
+        self.left_out = 0
+        async for delivery in store.outbox.every("dead"):
+            if await _unwanted(store, delivery):
+                self.left_out += 1
+            else:
+                yield delivery.id
+
+
+async def _unwanted(store: "Store", delivery: "Delivery") -> bool:
+    """Tell whether a delivery was answered 410, or another of its job to the same URL was."""
+    answered = bool(delivery.attempts) and delivery.attempts[-1]["status"] == GONE
+    return answered or await store.outbox.gone_url(delivery.job_id) == delivery.url
+
+
+class _Since:
+    """The deliveries made since a time (see ``_read_since``), which is fixed once counted."""
+
+    def __init__(self, since: tuple[str, int]) -> None:
+        self._how, self._ms = since
 
     @property
     def words(self) -> str:
         from worker.cli.terminal import clock
         from worker.record import rfc3339
 
-        return "given up" if self._state else f"made since {clock(rfc3339(self._ms), day=True)}"
+        return f"made since {clock(rfc3339(self._ms), day=True)}"
 
     async def count(self, store: "Store") -> int:
         ms = store.now_ms() - self._ms if self._how == "ago" else self._ms
@@ -210,11 +253,11 @@ class _Found:
         return len([1 async for _ in self.ids(store)])
 
     async def ids(self, store: "Store") -> AsyncIterator[str]:
-        async for delivery in store.outbox.every(self._state, since_ms=self._ms):
+        async for delivery in store.outbox.every(None, since_ms=self._ms):
             yield delivery.id
 
 
-def _replay_all(which: _OfJob | _Found, *, yes: bool, as_json: bool) -> int:
+def _replay_all(which: _OfJob | _Dead | _Since, *, yes: bool, as_json: bool) -> int:
     """Count the deliveries, ask, and have each sent again."""
     from worker.cli.bulk import Tally, do_to_each
     from worker.cli.terminal import counted, print_json
@@ -237,4 +280,7 @@ def _replay_all(which: _OfJob | _Found, *, yes: bool, as_json: bool) -> int:
         print_json(tally.view("replayed"))
     else:
         say(tally.words("replayed"))
+    if isinstance(which, _Dead) and which.left_out:
+        words = f"{which.left_out} left out: the receiver wants no more of the job (410); ID or --job ID sends them"
+        typer.echo(words, err=True)
     return 1 if tally.refused else 0

@@ -194,8 +194,9 @@ def _webhooks(overview: Overview) -> Iterator[Finding]:
         says = f"{destination.name} has failed {destination.failures} times in a row, {destination.waiting} wait for it"
         yield Finding("webhooks", "warning", says, "mend the receiver: what waits comes by itself")
     if dead := overview.webhooks.get("dead", 0):
-        says = f"{dead} deliveries were given up"
-        yield Finding("webhooks", "warning", says, "mend the receiver, then `onysoft-worker webhooks replay --dead`")
+        says = f"{dead} {'delivery was' if dead == 1 else 'deliveries were'} given up"
+        mend = "`onysoft-worker webhooks list --state dead` says why; `webhooks replay --dead` sends them again"
+        yield Finding("webhooks", "warning", says, mend)
     else:
         yield Finding("webhooks", "ok", f"{overview.webhooks.get('pending', 0)} pending, none given up")
 

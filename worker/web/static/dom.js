@@ -60,6 +60,20 @@ function layOver(old, wanted) {
   layChildren(old, wanted);
 }
 
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+/g;
+
+/** Write the words of others so that nothing in them is unseen, or turns the words around it. */
+export function visible(text) {
+  return String(text ?? "").replace(UNSEEN, "\ufffd");
+}
+
+/** Write the words of others, folded after their beginning where they are long. */
+export function folded(text, chars = 200) {
+  const letters = [...visible(text)];
+  if (letters.length <= chars) return letters.join("");
+  return h("details", null, h("summary", null, `${letters.slice(0, chars).join("")}…`), letters.slice(chars).join(""));
+}
+
 /** Make a link of an address of the web; anything else is shown as the text it is. */
 export function link(address) {
   let url = null;

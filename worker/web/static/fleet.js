@@ -1,9 +1,11 @@
 // Owns what the page shows of the fleet: notices, figures, kinds, queues, workers, models. Data in, trees out.
 
-import { count, h, mark, plural, show, span, when } from "./dom.js";
+import { count, h, mark, plural, show, span, visible, when } from "./dom.js";
 
 const OPEN = ["queued", "submitting", "processing", "waiting"];
 const LATE_S = 30; // a queue that is behind by more is worth a notice
+const FAILING_TOLD = 3; // destinations of webhooks, a notice each
+const NAME_CHARS = 120;
 const QUEUE_NAMES = { arq: "Intake", track: "Look-ups", deliver: "Webhooks" };
 const HOLD_WORDS = {
   insufficient_balance: "the account's balance is used up",
@@ -58,9 +60,33 @@ function noticesOf(fleet, now) {
       found.push(notice("warn", `late-${name}`, `${nameOf(name, kind)} are behind`, `The oldest has been due for ${span(oldest)}`));
     }
   }
+  found.push(...webhookNotices(fleet, now));
   if (fleet.cooldowns.length) {
     const [first, ...more] = fleet.cooldowns;
     found.push(notice("info", "cooling", `${plural(fleet.cooldowns.length, "model")} at the limit`, `${first.model} until `, when(first.until), more.length ? ` and ${more.length} more` : ""));
+  }
+  return found;
+}
+
+function nameShort(destination) {
+  const shown = visible(destination);
+  return shown.length > NAME_CHARS ? `${shown.slice(0, NAME_CHARS)}…` : shown;
+}
+
+/** Say which destinations of webhooks fail, and that webhooks were given up. */
+function webhookNotices(fleet, now) {
+  const failing = fleet.failing_destinations;
+  const found = failing.slice(0, FAILING_TOLD).map((row) => notice("warn", `failing-${row.destination}`, "A webhook destination fails",
+    h("span", { class: "address" }, nameShort(row.destination)), `: ${plural(row.failures, "failure")} in a row since `, when(row.failing_since),
+    ` (${ageOf(row.failing_since, now)}); ${plural(row.waiting, "webhook")} waiting, next try `, when(row.next_try_at)));
+  if (failing.length > FAILING_TOLD) {
+    const more = plural(failing.length - FAILING_TOLD, "more destination fails", "more destinations fail");
+    found.push(notice("warn", "failing-more", `And ${more}`, "onysoft-worker queues names them"));
+  }
+  const { dead = 0 } = fleet.webhooks;
+  if (dead) {
+    const gone = dead === 1 ? "1 webhook was given up" : `${count(dead)} webhooks were given up`;
+    found.push(notice("warn", "dead", gone, "onysoft-worker webhooks list --state dead says why; each can be delivered again"));
   }
   return found;
 }

@@ -1,6 +1,6 @@
 // Owns what the page shows of jobs: a row of the list, and one job with everything that happened to it.
 
-import { count, h, link, mark, plural, span, when } from "./dom.js";
+import { count, folded, h, link, mark, plural, span, when } from "./dom.js";
 
 export const ENDED = new Set(["completed", "failed", "canceled"]);
 
@@ -105,7 +105,7 @@ function deliveryParts(deliveries) {
     h("div", { class: "line" }, h("strong", { class: "code" }, delivery.type), mark(delivery.state)),
     h("div", { class: "address words" }, delivery.url),
     delivery.attempts.length > 0 && h("ol", { class: "tries" }, delivery.attempts.map((attempt) => h("li", null,
-      when(attempt.at), h("span", { class: "code" }, attempt.status ? String(attempt.status) : "no answer"), h("span", null, `${count(attempt.duration_ms)} ms`), h("span", { class: "said" }, attempt.answer)))),
+      when(attempt.at), h("span", { class: "code" }, attempt.status ? String(attempt.status) : "no answer"), h("span", null, `${count(attempt.duration_ms)} ms`), h("div", { class: "said" }, folded(attempt.answer))))),
     h("div", { class: "line" },
       h("span", { class: "words" }, delivery.next_attempt_at ? ["next attempt ", when(delivery.next_attempt_at)] : plural(delivery.attempts.length, "attempt")),
       h("button", { type: "button", class: "small", "data-action": "replay", "data-delivery": delivery.id }, "Deliver again")))));
