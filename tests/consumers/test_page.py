@@ -88,11 +88,14 @@ def test_the_first_example_is_whole() -> None:
 
 
 def test_the_readme_shows_the_same_verifier() -> None:
-    """One function, in two places."""
+    """One function, in two places, and one check of the secret."""
     (receiver,) = blocks("python")
     verifier = re.search(r"^def verified.*?return json.loads\(body\)$", receiver, flags=re.DOTALL | re.MULTILINE)
     assert verifier
     assert verifier[0] in README
+    secret = re.search(r"^SECRET = .*?^KEY = .*?$", receiver, flags=re.DOTALL | re.MULTILINE)
+    assert secret
+    assert secret[0] in README
 
 
 def test_the_sql_notes_once_and_keeps_the_newer() -> None:
