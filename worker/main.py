@@ -180,12 +180,12 @@ class WorkerProcess:
             prune=Prune(store, retention_s=settings.retention_s),
         )
         try:
-            await self._run_parts(parts, stop)
+            await self._run_parts(parts, secrets, stop)
         finally:
             await gateway.aclose()
             await deliver.aclose()
 
-    async def _run_parts(self, parts: Parts, stop: asyncio.Event) -> None:
+    async def _run_parts(self, parts: Parts, secrets: SigningSecrets, stop: asyncio.Event) -> None:
         wheels = [parts.submit, parts.track, parts.deliver]
         running = [
             *(asyncio.create_task(wheel.run()) for wheel in wheels),
@@ -195,7 +195,7 @@ class WorkerProcess:
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
-            asyncio.create_task(every(BEAT_S, self._beat(wheels), self._store.now_ms)),
+            asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]
         self.ready.set()
         await _first_of(stop, running)
@@ -208,7 +208,7 @@ class WorkerProcess:
         with contextlib.suppress(*STORE_ERRORS):
             await self._store.fleet.leave(self._store.holder)
 
-    def _beat(self, wheels: Sequence[Wheel]) -> Callable[[int], Awaitable[None]]:
+    def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""
         started_at_ms = self._store.now_ms()
 
@@ -221,6 +221,7 @@ class WorkerProcess:
                 "seen_at_ms": now_ms,
                 "in_flight": sum(wheel.in_flight for wheel in wheels),
                 "concurrency": self._settings.concurrency,
+                "signs_with": await secrets.fingerprints(),
             }
             await self._store.fleet.beat(worker)
 

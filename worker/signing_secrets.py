@@ -5,12 +5,17 @@ webhook carries a signature by each that is valid, so that a receiver may change
 that time. A rotation takes no secret away early, therefore a process that learns of it a moment late signs with what
 every receiver still takes: workers read the secrets again after ``FRESH_S``, and not at every delivery.
 
+What a process signs with is its own environment's to say, so a worker tells fingerprints of it with each heartbeat:
+whoever prints a secret, or checks one, learns from them that the workers have another.
+
 Every secret that is learned here is hidden from the logs.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from config.log import hide
 from config.settings import webhook_secret_fault
@@ -24,6 +29,8 @@ from worker.signing import make_secret
 SIGNS_ON_MS = 86_400_000  # for how long the secret before a rotation is valid
 MOST_VALID = 5  # a signature each: the header stays short
 FRESH_S = 2.0
+FINGERPRINT_DIGITS = 12
+DIFFERS = "the workers sign with another secret: WEBHOOK_SECRET differs there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,30 @@ class SigningSecrets:
                     self._fresh_until_s = clock_s() + FRESH_S
         now_ms = self._now_ms()
         return [secret.text for secret in self._known if secret.signs_at(now_ms)]
+
+    async def fingerprints(self) -> list[str] | None:
+        """Tell the valid secrets apart, newest first, and make none; None where what is kept cannot be read."""
+        try:
+            texts = self._given or [secret.text for secret in await self._store_secrets.kept()]
+        except UnreadableSecret:
+            return None
+        return [fingerprint(text) for text in texts]
+
+
+def fingerprint(text: str) -> str:
+    """Give what tells a secret from others and says nothing of it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def signed_otherwise(workers: Iterable[Mapping[str, Any]], ours: Iterable[str], *, is_set_here: bool) -> bool:
+    """Say whether one of these workers signs with a secret that is none of ``ours``, first of all.
+
+    One that has told nothing is not known to. One that has none yet will take the deployment's own with its first
+    webhook, which is another where ours are set in the environment.
+    """
+    known = {fingerprint(text) for text in ours}
+    told = [worker["signs_with"] for worker in workers if isinstance(worker.get("signs_with"), list)]
+    return any(prints[0] not in known if prints else is_set_here for prints in told)
 
 
 def _text(stored: object) -> str:

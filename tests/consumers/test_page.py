@@ -12,9 +12,11 @@ import pytest
 from consumer import PAGE, blocks
 
 from config.settings import Settings
+from jobs.delivering import FIRST_GAP_S, LEAST_PATIENCE_S, LONGEST_GAP_S
 from jobs.failures import TERMINAL_CODES, Code
-from jobs.request import DEFAULT_WEBHOOK_EVENTS, WebhookEvent
+from jobs.request import DEFAULT_WEBHOOK_EVENTS, WebhookEvent, read_request
 from jobs.states import Status
+from worker.dispatch import MOST_AT_A_HOST, MOST_AT_ONCE, MOST_FAILING_TOLD
 from worker.signing import sign
 from worker.web.schema import AttemptView, FailureView, JobView
 
@@ -53,6 +55,26 @@ def test_the_retries_are_the_default_schedule() -> None:
     assert [seconds(row[2]) for row in shown] == sums
 
 
+def test_a_destination_in_trouble_is_treated_as_the_page_says() -> None:
+    """Places, failures and gaps are those of the code and of the scripts."""
+    script = (ROOT / "worker/lua/destination.lua").read_text()
+    (found,) = re.findall(r"SHARE_OF_THE_UNKNOWN = (\d+), (\d+), (\d+)", script)
+    opens_at, distrusted_at, share = map(int, found)
+    assert "KEPT_MS, LONGEST_SHUT_MS = 86400000, 3600000" in script
+    said = " ".join(section("Retries").split())
+    for words in (
+        f"at most {MOST_AT_ONCE} requests at a time, however many workers there are; a host gets {MOST_AT_A_HOST}",
+        f"a fifth of that, {MOST_AT_ONCE // share} and {MOST_AT_A_HOST // share}: one that is new, that was sent nothing for a day",
+        f"that failed {distrusted_at} times in a row at all its paths",
+        f"After {opens_at} failures in a row",
+        f"gaps that grow from {FIRST_GAP_S:.0f} s to {LONGEST_GAP_S:.0f} s",
+        "an hour at most), and everything else for it waits",
+        f"(the first {MOST_FAILING_TOLD})",
+    ):
+        assert words in said
+    assert (share, LEAST_PATIENCE_S) == (5, 86_400)
+
+
 def test_the_example_to_check_a_verifier_with_is_right() -> None:
     """Our own signing gives the page's signature."""
     example = {row[0].strip("`"): row[1].strip("`") for row in rows("Verify")}
@@ -82,17 +104,28 @@ def test_examples_are_events(event: dict[str, Any]) -> None:
     assert all(set(attempt) <= set(AttemptView.model_fields) for attempt in job.get("attempts", []))
 
 
+def test_the_request_shown_is_one() -> None:
+    """It is taken as it stands, with the events it names."""
+    (body,) = [body for block in blocks("sh") for body in re.findall(r"/v1/jobs .*-d '(.*?)'$", block, flags=re.DOTALL)]
+    order = read_request(json.loads(body), allow_private=False)
+    assert order.request.webhook_events == json.loads(body)["webhook_events"]
+    assert "job.processing" in body
+
+
 def test_the_first_example_is_whole() -> None:
     """No field of a job is missing there."""
     assert set(JobView.model_fields) <= set(EVENTS[0]["data"])
 
 
 def test_the_readme_shows_the_same_verifier() -> None:
-    """One function, in two places."""
+    """One function, in two places, and one check of the secret."""
     (receiver,) = blocks("python")
     verifier = re.search(r"^def verified.*?return json.loads\(body\)$", receiver, flags=re.DOTALL | re.MULTILINE)
     assert verifier
     assert verifier[0] in README
+    secret = re.search(r"^SECRET = .*?^KEY = .*?$", receiver, flags=re.DOTALL | re.MULTILINE)
+    assert secret
+    assert secret[0] in README
 
 
 def test_the_sql_notes_once_and_keeps_the_newer() -> None:

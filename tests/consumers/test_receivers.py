@@ -1,7 +1,9 @@
 """The page's receivers, as they stand there, take what is genuine once and nothing else: one table for all."""
 
 import asyncio
+import base64
 import json
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -175,13 +177,58 @@ def test_a_delivery_that_breaks_off_does_no_harm(consumer: Consumer, secrets: tu
     assert sent.line not in consumer.handled()
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_"])
-def test_without_a_secret_it_does_not_start(command: list[str], secret: str, tmp_path: Path) -> None:
-    """An empty key would take what anybody signs with an empty key."""
+def _none(secret: str) -> dict[str, str]:
+    """Make of a good secret what is none, by how it came about."""
+    coded = secret.removeprefix("whsec_")
+    return {
+        "empty": "",
+        "nothing behind the prefix": "whsec_",
+        "in double quotes": f'"{secret}"',
+        "in single quotes": f"'{secret}'",
+        "half in quotes": f'{secret}"',
+        "a public key's prefix": f"whpk_{coded}",
+        "another case": f"WHSEC_{coded}",
+        "without the prefix": coded,
+        "with the prefix twice": f"whsec_{secret}",
+        "of 16 bytes": f"whsec_{base64.b64encode(bytes(16)).decode()}",
+        "of 23 bytes": f"whsec_{base64.b64encode(bytes(23)).decode()}",
+        "of 67 bytes": f"whsec_{base64.b64encode(bytes(67)).decode()}",
+        "unpadded": secret.rstrip("="),
+        "cut off": secret[:-3],
+        "URL-safe": f"whsec_{base64.urlsafe_b64encode(bytes([255]) * 32).decode()}",
+        "no base64": f"whsec_{'!' * 44}",
+        "padded in the middle": f"{secret}{coded}",
+        "two of them": f"{secret} {secret}",
+        "a space before": f" {secret}",
+        "a line end behind": f"{secret}\n",
+        "as a log shows it": "whsec_[redacted]",
+    }
+
+
+NO_SECRETS = _none(make_secret())
+
+
+@pytest.mark.parametrize("secret", NO_SECRETS.values(), ids=NO_SECRETS.keys())
+def test_without_a_whole_secret_it_does_not_start(command: list[str], secret: str, tmp_path: Path) -> None:
+    """It says so in one line: an empty key would take what anybody signs with one, half a key nothing at all."""
     consumer = Consumer(command, secret, tmp_path)
     try:
-        assert consumer.process.wait(20) != 0
-        assert "WEBHOOK_SECRET" in consumer.said
+        assert consumer.process.wait(20) == 1
+        assert consumer.said.count("\n") == 1
+        assert "WEBHOOK_SECRET is not one whole whsec_ secret" in consumer.said
+        assert len(secret) < 20 or secret not in consumer.said
+    finally:
+        consumer.close()
+
+
+@pytest.mark.parametrize("size", range(24, 65, 8))
+def test_a_whole_secret_is_one_of_24_to_64_bytes(command: list[str], size: int, tmp_path: Path) -> None:
+    """Each padding is taken, and the key is all of it."""
+    secret = f"whsec_{base64.b64encode(os.urandom(size)).decode()}"
+    consumer = Consumer(command, secret, tmp_path)
+    try:
+        consumer.await_listening()
+        assert delivery(secret).to(consumer) == 204
     finally:
         consumer.close()
 

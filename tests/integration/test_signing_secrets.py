@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -298,20 +299,46 @@ async def test_a_retry_keeps_its_id_and_has_its_own_time(bench: Bench, hook: Hoo
 
 
 async def test_the_command_shows_and_rotates(bench: Bench) -> None:
-    """The newest is a line by itself, those before stand below with their time; JSON has the same."""
+    """The newest is alone on standard output, those before stand on the other with their time; JSON has all."""
     status, first, told = await run(bench, "webhooks", "secret")
     assert (status, told, len(first.split())) == (0, "", 1)
-    status, out, told = await run(bench, "webhooks", "secret", "--rotate")
-    lines = out.splitlines()
-    assert (status, len(lines), lines[0] != first.strip()) == (0, 2, True)
-    assert lines[1].startswith(f"{first.strip()}  until 2")
-    assert "both" in told
+    status, new, told = await run(bench, "webhooks", "secret", "--rotate")
+    assert (status, len(new.split()), new != first) == (0, 1, True)
+    assert told.splitlines()[0].startswith(f"{first.strip()}  until 2")
+    assert "both" in told.splitlines()[1]
     shown, as_json = await asyncio.gather(run(bench, "webhooks", "secret"), run(bench, "webhooks", "secret", "--json"))
-    assert [line.split()[0] for line in shown[1].splitlines()] == [line.split()[0] for line in lines]
+    assert (shown[1], shown[2].split()[0]) == (new, first.strip())
     view = json.loads(as_json[1])
-    assert view["secrets"] == [line.split()[0] for line in lines]
-    assert (view["until"][0], view["source"]) == (None, "redis")
+    assert (view["secrets"], view["until"][0], view["source"]) == ([new.strip(), first.strip()], None, "redis")
     assert view["until"][1].endswith("Z")
+
+
+async def test_a_terminal_shows_all_secrets(bench: Bench) -> None:
+    """There the newest is a line by itself, and those before stand below with their time."""
+    [old] = await bench.store.secrets.valid()
+    new = make_secret()
+    await bench.store.secrets.rotate(new)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "webhooks", "secret",
+        stdout=theirs, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "REDIS_URL": bench.redis_url, "WEBHOOK_SECRET": "", "COLUMNS": "200"},
+    )  # fmt: skip
+    _, err = await process.communicate()
+    lines = os.read(ours, 65_536).decode().splitlines()
+    os.close(ours)
+    os.close(theirs)
+    assert (process.returncode, err, lines[0]) == (0, b"", new)
+    assert lines[1].startswith(f"{old.text}  until 2")
+
+
+async def test_what_cannot_be_read_has_no_fingerprint(bench: Bench) -> None:
+    """A worker whose secret is damaged says that it is alive all the same, and looking makes none."""
+    signing = SigningSecrets(None, bench.store.secrets, bench.store.now_ms)
+    assert await signing.fingerprints() == []
+    assert not await bench.raw.exists(CURRENT)
+    await bench.raw.set(CURRENT, "rubbish")
+    assert await signing.fingerprints() is None
 
 
 async def test_a_secret_that_is_set_is_not_rotated(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from config.settings import webhook_secret_fault
 from worker.ids import new_id
 from worker.signing import make_secret, sign, webhook_headers
+from worker.signing_secrets import FINGERPRINT_DIGITS, fingerprint, signed_otherwise
 
 keys = st.binary(min_size=24, max_size=64)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -108,3 +109,15 @@ def test_a_fresh_secret_is_of_the_documented_form() -> None:
     secret = make_secret()
     assert webhook_secret_fault(secret) is None
     assert secret != make_secret()
+
+
+def test_who_signs_otherwise() -> None:
+    """A worker counts by its newest secret; one that tells nothing, or nothing that can be read, is not known to."""
+    [old, new, other] = [make_secret() for _ in range(3)]
+    prints = [fingerprint(new), fingerprint(old)]
+    assert len(prints[0]) == FINGERPRINT_DIGITS
+    assert not signed_otherwise([{"signs_with": prints}, {}, {"signs_with": None}], [new], is_set_here=True)
+    assert signed_otherwise([{"signs_with": prints}], [old], is_set_here=True)
+    assert not signed_otherwise([{"signs_with": prints[1:]}], [new, old], is_set_here=True)
+    assert signed_otherwise([{"signs_with": prints}, {"signs_with": [fingerprint(other)]}], [new], is_set_here=False)
+    assert not signed_otherwise([{"signs_with": []}, {"signs_with": "rubbish"}], [new], is_set_here=False)

@@ -1,6 +1,8 @@
 """Owns the command about the secret that webhooks are signed with: to show it, and to rotate it."""
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +28,10 @@ def secret(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the secret that webhooks are signed with; while rotating all that are valid, the newest first."""
+    """Print the secret that webhooks are signed with; while rotating all that are valid, the newest first.
+
+    Where standard output is no terminal the newest alone goes there, and those before to standard error.
+    """
     from worker.signing_secrets import Secret
 
     settings, _ = quiet_settings()
@@ -38,6 +43,7 @@ def secret(
         )
     if settings.webhook_secret:
         _print([Secret(text) for text in settings.webhook_secret], "environment", now_ms=0, as_json=as_json)
+        _compare_with_workers(settings.webhook_secret)
         return
 
     async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
@@ -45,8 +51,32 @@ def secret(
         _print(found, "redis", now_ms=store.now_ms(), as_json=as_json)
         if rotate and not as_json:
             typer.echo(_next_step(len(found)), err=True)
+        await _warn(store, [secret.text for secret in found], is_set_here=False)
 
     with_store(do)
+
+
+def _compare_with_workers(given: "Sequence[str]") -> None:
+    """Warn where the workers sign with another secret; where there is no Redis there is nobody to compare with."""
+    from worker.embedded import EmbeddedRedisError
+    from worker.main import CannotStart
+
+    async def do(store: "Store", _settings: "Settings", _models: "Models") -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await _warn(store, given, is_set_here=True)
+
+    with contextlib.suppress(CannotStart, EmbeddedRedisError, TimeoutError):
+        with_store(do)
+
+
+async def _warn(store: "Store", ours: "Sequence[str]", *, is_set_here: bool) -> None:
+    from worker.link import STORE_ERRORS
+    from worker.signing_secrets import DIFFERS, signed_otherwise
+
+    with contextlib.suppress(*STORE_ERRORS):  # the secret has been printed, which is what was asked for
+        overview = await store.fleet.overview(store.now_ms())
+        if signed_otherwise(overview.alive, ours, is_set_here=is_set_here):
+            typer.echo(f"onysoft-worker: {DIFFERS}", err=True)
 
 
 async def _rotate(store: "Store") -> "list[Secret]":
@@ -80,5 +110,10 @@ def _print(secrets: "Sequence[Secret]", source: str, *, now_ms: int, as_json: bo
     if as_json:
         print_json({"secrets": [secret.text for secret in secrets], "until": ends, "source": source})
         return
-    for secret, end in zip(secrets, ends, strict=True):
-        say(secret.text if end is None else f"{secret.text}  until {clock(end, day=True)}, {ahead(end, now_ms)}")
+    for number, (secret, end) in enumerate(zip(secrets, ends, strict=True)):
+        line = secret.text if end is None else f"{secret.text}  until {clock(end, day=True)}, {ahead(end, now_ms)}"
+        if number == 0 or sys.stdout.isatty():
+            say(line)
+        else:
+            typer.echo(line, err=True)
+    sys.stdout.flush()

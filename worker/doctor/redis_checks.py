@@ -14,7 +14,7 @@ from worker.doctor.findings import ANSWER_S, Finding, skew
 from worker.fleet import Overview
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
 from worker.record import rfc3339
-from worker.signing_secrets import UnreadableSecret
+from worker.signing_secrets import DIFFERS, UnreadableSecret, signed_otherwise
 from worker.store import Store
 
 OLDEST_S = 600.0
@@ -67,7 +67,7 @@ async def _redis_answers(link: Link, store: Store, settings: Settings) -> list[F
         *_workers(overview),
         *_queues(overview),
         *_webhooks(overview),
-        await _secret(store, settings),
+        await _secret(store, settings, overview),
     ]
 
 
@@ -201,14 +201,17 @@ def _webhooks(overview: Overview) -> Iterator[Finding]:
         yield Finding("webhooks", "ok", f"{overview.webhooks.get('pending', 0)} pending, none given up")
 
 
-async def _secret(store: Store, settings: Settings) -> Finding:
-    if settings.webhook_secret:
-        more = f", {len(settings.webhook_secret)} while rotating" if len(settings.webhook_secret) > 1 else ""
-        return Finding("webhook secret", "ok", f"WEBHOOK_SECRET is set{more}")
+async def _secret(store: Store, settings: Settings, overview: Overview) -> Finding:
+    name, given = "webhook secret", settings.webhook_secret
     try:
-        kept = await store.secrets.kept()
+        ours = given or [secret.text for secret in await store.secrets.kept()]
     except UnreadableSecret as error:
-        return Finding("webhook secret", "problem", str(error), "delete that key, and give receivers the new secret")
-    more = f", {len(kept)} valid while rotating" if len(kept) > 1 else ""
-    where = f"kept in Redis{more}" if kept else "made when it is first needed"
-    return Finding("webhook secret", "ok", f"the deployment's own, {where}: `onysoft-worker webhooks secret` prints it")
+        return Finding(name, "problem", str(error), "delete that key, and give receivers the new secret")
+    if signed_otherwise(overview.alive, ours, is_set_here=bool(given)):
+        return Finding(name, "warning", DIFFERS, "set the same WEBHOOK_SECRET for every process, or for none")
+    if given:
+        more = f", {len(ours)} while rotating" if len(ours) > 1 else ""
+        return Finding(name, "ok", f"WEBHOOK_SECRET is set{more}")
+    more = f", {len(ours)} valid while rotating" if len(ours) > 1 else ""
+    where = f"kept in Redis{more}" if ours else "made when it is first needed"
+    return Finding(name, "ok", f"the deployment's own, {where}: `onysoft-worker webhooks secret` prints it")
