@@ -86,7 +86,7 @@ function webhookNotices(fleet, now) {
   const { dead = 0 } = fleet.webhooks;
   if (dead) {
     const gone = dead === 1 ? "1 webhook was given up" : `${count(dead)} webhooks were given up`;
-    found.push(notice("warn", "dead", gone, "onysoft-worker webhooks list --state dead says why; each can be delivered again"));
+    found.push(notice("info", "dead", gone, "onysoft-worker webhooks list --state dead says why; each can be delivered again"));
   }
   return found;
 }
