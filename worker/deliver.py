@@ -166,9 +166,12 @@ class Deliver:
 
 
 # What a log or a terminal would obey or not show; JSON would write most of it in six bytes each.
-_INVISIBLE = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"
-)
+_INVISIBLE = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for codes in (range(0x20), range(0x7F, 0xA0), range(0x202A, 0x202F), range(0x2066, 0x206A))
+    for code in codes
+    if chr(code) not in "\t\r\n"
+}
 
 
 def _shortened(attempt: Mapping[str, Any]) -> Mapping[str, Any]:
