@@ -64,8 +64,8 @@ def test_a_destination_in_trouble_is_treated_as_the_page_says() -> None:
     said = " ".join(section("Retries").split())
     for words in (
         f"at most {MOST_AT_ONCE} requests at a time, however many workers there are; a host gets {MOST_AT_A_HOST}",
-        f"a fifth of that, {MOST_AT_ONCE // share} and {MOST_AT_A_HOST // share}: one that is new, ",
-        "new, that was sent nothing for a day",
+        f"a fifth of that, {MOST_AT_ONCE // share} and {MOST_AT_A_HOST // share}: one that is new",
+        "that was sent nothing for a day, or",
         f"that failed {distrusted_at} times in a row at all its paths",
         f"After {opens_at} failures in a row",
         f"gaps that grow from {FIRST_GAP_S:.0f} s to {LONGEST_GAP_S:.0f} s",
