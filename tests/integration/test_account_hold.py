@@ -25,6 +25,16 @@ async def probe_now(bench: Bench) -> None:
     await bench.raw.publish("onysoft:wake", "due")
 
 
+async def probed_to_the_end(bench: Bench, job_ids: list[str]) -> None:
+    """Have one probe after the other be due until all the jobs have ended."""
+
+    async def all_ended() -> bool:
+        await probe_now(bench)
+        return all([(await bench.job(job_id)).ended for job_id in job_ids])
+
+    await eventually(all_ended)
+
+
 async def hold_of(bench: Bench) -> Any:
     """Show what the fleet is held for."""
     return (await bench.store.fleet.overview(bench.store.now_ms())).view()["hold"]
@@ -60,12 +70,7 @@ async def test_a_hold_lasts_until_a_probe_succeeds(status: str, bench: Bench, sa
             assert (await hold_of(bench))["since"] == told["since"]
             if status == "402":
                 sandbox.control(balance=1000)
-
-            async def all_ended() -> bool:
-                await probe_now(bench)
-                return all([(await bench.job(job_id)).ended for job_id in ids])
-
-            await eventually(all_ended)
+            await probed_to_the_end(bench, ids)
             assert await hold_of(bench) is None
             assert total(await scraped(api), "held") == {}
     views = [await bench.ended(job_id) for job_id in ids]
