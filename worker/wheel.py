@@ -22,7 +22,7 @@ from worker.link import STORE_ERRORS, RedisAway
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
-BREATH_S = 0.005  # while all slots are busy, completions are gathered for this long before the next claim
+BREATH_S = 0.005  # between two claims: what ends or becomes due meanwhile is gathered
 AWAY_PAUSE_S = 0.5
 NEVER_MS = 1 << 62
 CRASH_PAUSE_MS = 30_000
@@ -67,6 +67,7 @@ class Wheel:
         self._stopping = False
         self._grace_s = 0.0
         self._sleeps_until_ms = 0
+        self._claimed_s = 0.0
         for name in due.names:
             due.on_due[name] = self.call
 
@@ -115,6 +116,7 @@ class Wheel:
         free = self._slots - len(self._running)
         if free <= 0:
             return LONGEST_SLEEP_S
+        self._claimed_s = clock_s()
         try:
             claims = await self._due.claim(free)
         except STORE_ERRORS as error:
@@ -153,6 +155,8 @@ class Wheel:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(sleep_s):
                 await self._called.wait()
+        if (soon_s := self._claimed_s + BREATH_S - clock_s()) > 0:
+            await asyncio.sleep(soon_s)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         full = len(self._running) >= self._slots
