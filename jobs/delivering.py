@@ -6,7 +6,7 @@ schedule: the project's contract.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 TAKEN = range(200, 300)
@@ -64,7 +64,7 @@ class Outcome:
     health: Literal["well", "ill", ""]
     wait_s: float = 0.0
     asked_s: float = 0.0
-    gone: bool = field(default=False)
+    gone: bool = False
 
 
 def judge(answered: Answered, schedule: Schedule, *, made: int, rng: random.Random) -> Outcome:
