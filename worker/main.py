@@ -26,6 +26,7 @@ from jobs.delivering import Schedule
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
+from worker.acceptances import RECOVER_EVERY_S, Acceptances
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
 from worker.ending import end
@@ -36,6 +37,7 @@ from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
 from worker.signing_secrets import SigningSecrets
+from worker.spool import Spool
 from worker.store import Store, Wheels
 from worker.submit import Submit
 from worker.track import Track
@@ -132,6 +134,7 @@ class Parts:
     track: Wheel
     deliver: Wheel
     intake: Intake
+    acceptances: Acceptances
     prune: Prune
 
 
@@ -156,6 +159,8 @@ class WorkerProcess:
             connections=settings.concurrency,
         )
         secrets = SigningSecrets(settings.webhook_secret, store.secrets, store.now_ms)
+        spool = Spool(settings.data_dir, prefix=settings.key_prefix)
+        acceptances = Acceptances(store, spool, settings, random.Random())  # noqa: S311 - jitter is no secret
         deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
         parts = Parts(
             submit=Wheel(
@@ -165,7 +170,7 @@ class WorkerProcess:
                     lane=SUBMISSIONS,
                     requests_per_minute=settings.requests_per_minute,
                 ),
-                Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
+                Submit(store, gateway, acceptances, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 now_ms=store.now_ms,
             ),
@@ -177,6 +182,7 @@ class WorkerProcess:
             ),
             deliver=Wheel(store.dispatch, deliver, slots=settings.concurrency, now_ms=store.now_ms),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
+            acceptances=acceptances,
             prune=Prune(store, retention_s=settings.retention_s),
         )
         try:
@@ -193,6 +199,7 @@ class WorkerProcess:
         ]
         aside = [
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
+            asyncio.create_task(every(RECOVER_EVERY_S, parts.acceptances.recover, self._store.now_ms)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),

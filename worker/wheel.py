@@ -18,12 +18,12 @@ from config.log import log
 from jobs.job import UnreadableRecord
 from worker.claims import LEASE_MS, Claim, Claims, clock_s
 from worker.ending import end
-from worker.link import STORE_ERRORS, RedisAway
+from worker.link import ABSENCE, STORE_ERRORS, RedisAway
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
 BREATH_S = 0.005  # between two claims: what ends or becomes due meanwhile is gathered
-AWAY_PAUSE_S = 0.5
+AWAY_PAUSE_S, LONGEST_AWAY_PAUSE_S = 0.25, 2.0
 NEVER_MS = 1 << 62
 CRASH_PAUSE_MS = 30_000
 UNREADABLE_PAUSE_MS = 60_000
@@ -68,6 +68,7 @@ class Wheel:
         self._grace_s = 0.0
         self._sleeps_until_ms = 0
         self._claimed_s = 0.0
+        self._away_pause_s = AWAY_PAUSE_S
         for name in due.names:
             due.on_due[name] = self.call
 
@@ -119,12 +120,13 @@ class Wheel:
         self._claimed_s = clock_s()
         try:
             claims = await self._due.claim(free)
-        except STORE_ERRORS as error:
-            log.warning("redis.away", wheel=self._name, error=str(error))
-            return AWAY_PAUSE_S
+        except ABSENCE:
+            self._away_pause_s = min(self._away_pause_s * 2, LONGEST_AWAY_PAUSE_S)
+            return self._away_pause_s
         except Exception:  # noqa: BLE001 - what lies in Redis may be anything, and the others' work goes on
             log.exception("duty.crashed", wheel=self._name)
-            return AWAY_PAUSE_S
+            return LONGEST_AWAY_PAUSE_S
+        self._away_pause_s = AWAY_PAUSE_S
         if self._stopping:
             await self._hand_back(claims.items)
             return 0.0
@@ -169,8 +171,8 @@ class Wheel:
     async def _work(self, claim: Claim, claims: Claims) -> None:
         try:
             await self._duty(claim, claims)
-        except RedisAway as error:
-            log.warning("redis.away", wheel=claim.wheel, member=claim.member, error=str(error))
+        except RedisAway:
+            pass  # logged by the link, once for all; the lease runs out
         except UnreadableRecord as error:
             log.error("record.unreadable", wheel=claim.wheel, member=claim.member, error=str(error))
             await self._put_off(claim, UNREADABLE_PAUSE_MS)
