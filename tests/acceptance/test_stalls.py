@@ -43,11 +43,14 @@ def tracked(place: Place) -> list[str]:
 async def test_a_rolling_restart_costs_nothing(place: Place, sandbox: Sandbox, api: Api, receiver: Receiver) -> None:
     """Three workers replaced one by one under load: one submission a job, none of unknown acceptance, none late."""
     workers = [await place.started("work") for _ in range(WORKERS)]
-    jobs = [f"roll-{number}" for number in range(120)]
+    jobs: list[str] = []
+    replaced = asyncio.Event()
 
     async def enqueue() -> None:
-        for job in jobs:
-            await api.submit(job, input=directed(job, submit=[{"do": "accept", "delay_s": 0.3}], duration_s=1))
+        while not replaced.is_set():
+            jobs.append(f"roll-{len(jobs)}")
+            slow = [{"do": "accept", "delay_s": 0.3}]
+            await api.submit(jobs[-1], input=directed(jobs[-1], submit=slow, duration_s=1))
             await asyncio.sleep(0.04)
 
     enqueuing = asyncio.create_task(enqueue())
@@ -55,6 +58,7 @@ async def test_a_rolling_restart_costs_nothing(place: Place, sandbox: Sandbox, a
         await has_sent(sandbox, 10 + len(sandbox.submissions()))
         await worker.stop(within_s=LEASE_S)
         await place.started("work")
+    replaced.set()
     await enqueuing
     await receiver.has_all(jobs, within_s=LEASE_S - 4)  # all was handed back, so no lease is waited for
     views = [await api.view(job) for job in jobs]
