@@ -24,7 +24,7 @@ from worker.arq_queue import ArqQueue, Note
 from worker.calls import FUNCTION, Call, Rejection
 from worker.ending import end
 from worker.enqueue import Conflict, Door, Taken
-from worker.link import ABSENCE, AWAY_ERRORS, STORE_ERRORS, TOLD_EVERY_S, RedisAway
+from worker.link import ABSENCE, AWAY_ERRORS, CLOSE_S, STORE_ERRORS, TOLD_EVERY_S, RedisAway
 from worker.record import view
 from worker.store import Store
 
@@ -51,8 +51,9 @@ class Intake:
             running = asyncio.create_task(worker.main())
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
             await end([running])
-            with contextlib.suppress(*AWAY_ERRORS, RedisError):
-                await worker.close()
+            with contextlib.suppress(*AWAY_ERRORS, RedisError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await worker.close()
             self._tell_why(running)
             await asyncio.wait([stopping], timeout=RESTART_PAUSE_S)
 

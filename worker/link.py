@@ -97,6 +97,7 @@ class Link:
         self._flush_planned = False
         self._closed = False
         self.interrupted = False  # Redis has been away; whoever acts on it sets it back
+        self._was_there = False  # whoever opens the link says so where it is not
         self._away_since_s = self._told_away_s = self._failed_s = 0.0  # 0 while it is there
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
@@ -223,13 +224,14 @@ class Link:
             self.interrupted |= isinstance(meaning, RedisAway)
             now_s = self._failed_s = time.monotonic()
             self._away_since_s = self._away_since_s or now_s
-            if not self._told_away_s or now_s - self._told_away_s >= TOLD_EVERY_S:
+            if self._was_there and (not self._told_away_s or now_s - self._told_away_s >= TOLD_EVERY_S):
                 self._told_away_s = now_s
                 log.warning("redis.away", error=str(meaning), for_s=round(now_s - self._away_since_s))
         return meaning
 
     def _succeeded(self) -> None:
         """Log that Redis is back: one that takes some commands and refuses others is not."""
+        self._was_there = True
         if self._away_since_s and time.monotonic() - self._failed_s >= BACK_AFTER_S:
             log.info("redis.back", away_s=round(self._failed_s - self._away_since_s, 1))
             self._away_since_s = self._told_away_s = 0.0
@@ -314,7 +316,8 @@ def _meaning(error: Exception) -> Exception:
 
 
 # Up to Redis 6.2 an error inside a script comes wrapped: "Error running script (...): ... -OOM command ...".
-_CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b")
+# redis-py takes the code away and makes a ConnectionError of it where a connection is only just being made.
+_CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b|^Authentication required")
 _UNABLE = re.compile(
     r"(?:^|\s-?)(?:OOM|READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
     r"|command not allowed when used memory|write against a read only replica|not enough good replicas",
@@ -352,7 +355,7 @@ async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:
 async def patiently(
     call: Callable[[], Awaitable[T]], *, whatever: bool = False, meanwhile: Callable[[], object] = lambda: None
 ) -> T:
-    """Repeat a call while Redis is away, ever more slowly. Only for calls that are safe to repeat.
+    """Repeat a call while Redis is away or lets nobody in, ever more slowly. Only for calls that are safe to repeat.
 
     ``whatever``: on every error of Redis's, since what the call writes must not be lost; ``meanwhile`` is called each
     time that it could not be written.
@@ -362,7 +365,7 @@ async def patiently(
         try:
             return await call()
         except STORE_ERRORS as error:
-            if not (whatever or isinstance(error, RedisAway)):
+            if not (whatever or isinstance(error, ABSENCE)):
                 raise
             meanwhile()
             await asyncio.sleep(pause_s)

@@ -42,7 +42,7 @@ from worker.store import Store, Wheels
 from worker.submit import Submit
 from worker.track import Track
 from worker.upkeep import DEADLINES_EVERY_S, PRUNE_EVERY_S, Deadlines, Prune, every
-from worker.wheel import Wheel
+from worker.wheel import PARTING_S, Wheel
 
 START_TIMEOUT_S = 5.0
 CLOCK_EVERY_S = 30.0  # a web process asks Redis for the time; a worker learns it with each claim
@@ -212,8 +212,9 @@ class WorkerProcess:
         parts.submit.stop(grace_s=self._settings.shutdown_grace_s)
         await end(aside)
         await asyncio.gather(*running)
-        with contextlib.suppress(*STORE_ERRORS):
-            await self._store.fleet.leave(self._store.holder)
+        with contextlib.suppress(*STORE_ERRORS, TimeoutError):
+            async with asyncio.timeout(PARTING_S):
+                await self._store.fleet.leave(self._store.holder)
 
     def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""
