@@ -101,7 +101,7 @@ class Dispatch:
         )  # fmt: skip
         if interrupted:
             self._link.interrupted = False
-        self._clock.set(int(now))
+        self._clock.set(int(now), asked_s=sent_s)
         valid_until_s = sent_s + LEASE_MS / 1000
         claims = tuple(
             Claim(
