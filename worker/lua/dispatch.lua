@@ -11,7 +11,7 @@
 -- include destination
 local prefix, token, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local patience_ms = tonumber(ARGV[9])
-local LATE_MS = 2000
+local LATE_MS, HEEDED_AGAIN_MS = 2000, 60000
 local AT_A_TIME, HOST_AGAIN_MS, HOST_AGAIN_AT_MOST_MS = 200, 50, 60000
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -20,7 +20,7 @@ redis.call('HLEN', KEYS[2])
 
 local is_late = now_ms - tonumber(ARGV[10]) > LATE_MS  -- see claim
 local takeover_from_ms = tonumber(redis.call('HGET', KEYS[1], 'takeover_from_ms') or '0') or 0
-if ARGV[5] == '1' or is_late then
+if ARGV[5] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
 end
