@@ -50,6 +50,7 @@ EVENTS = frozenset(
         "task.partial",
         "task.word_unknown",
         "upkeep.failed",
+        "upkeep.repaired",
     }
 )
 

@@ -97,7 +97,7 @@ class Link:
         self._closed = False
         self.interrupted = False  # Redis has been away; whoever acts on it sets it back
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    async def script(self, name: str, keys: Sequence[str | bytes], args: Sequence[Argument]) -> Any:
         """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
         return await self._send(("EVALSHA", script_source(name)[0], len(keys), *keys, *args), name)
 

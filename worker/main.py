@@ -35,6 +35,7 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
+from worker.reconcile import KEEP_BODIES_EVERY_S, Reconciler
 from worker.signing_secrets import SigningSecrets
 from worker.store import Store, Wheels
 from worker.submit import Submit
@@ -195,6 +196,7 @@ class WorkerProcess:
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
+            asyncio.create_task(Reconciler(self._store).run()),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]
         self.ready.set()
@@ -207,6 +209,7 @@ class WorkerProcess:
         await asyncio.gather(*running)
         with contextlib.suppress(*STORE_ERRORS):
             await self._store.fleet.leave(self._store.holder)
+            await self._store.mending.resign()
 
     def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""
@@ -315,6 +318,7 @@ async def serve_web(
     aside = [
         asyncio.create_task(store.news.run()),
         asyncio.create_task(every(CLOCK_EVERY_S, lambda _: store.sync_clock(), store.now_ms)),
+        asyncio.create_task(every(KEEP_BODIES_EVERY_S, lambda _: Reconciler(store).keep_bodies(), store.now_ms)),
     ]
     await server.started()
     log.info("process.started", process=process, address=server.address, gateway=settings.onysoft_base_url)

@@ -31,6 +31,7 @@ from worker.ids import new_rev
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel
 from worker.link import Argument, Link, pairs
 from worker.listing import Listing
+from worker.mending import Mending
 from worker.news import News
 from worker.outbox import Outbox
 from worker.record import NotARecord, read_record, write_part
@@ -116,6 +117,7 @@ class Store:
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
         self.housekeeping = Housekeeping(link, self.keys)
+        self.mending = Mending(link, self.keys, self.dispatch, self._holder)
         self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)

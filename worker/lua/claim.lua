@@ -24,6 +24,10 @@ for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
 local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubbish counts as nothing
 
 local takeover_from_ms = number('takeover_from_ms')
+if takeover_from_ms > now_ms + lease_ms then  -- of a clock that has been set back since
+  takeover_from_ms = now_ms + lease_ms
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
 if ARGV[4] == '1' then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
