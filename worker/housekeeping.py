@@ -1,6 +1,7 @@
 """Owns what upkeep reads and deletes: jobs past their deadline, and ended ones that have been kept for long enough."""
 
 from jobs.job import Job
+from jobs.states import ENDED
 from worker.keys import TRACK_WHEEL, Keys
 from worker.link import Link
 
@@ -19,8 +20,9 @@ class Housekeeping:
         return [job_id.decode("utf-8", "replace") for job_id in found]
 
     async def forget_deadline(self, job_id: str) -> None:
-        """Take a job without a record off the list of deadlines."""
-        await self._link.command("ZREM", self._keys.one("deadlines"), job_id)
+        """Take a job that is gone, or has ended, off the list of deadlines."""
+        ended = f",{','.join(sorted(ENDED))},"
+        await self._link.script("forget", [self._keys.one("deadlines"), self._keys.job(job_id)], [job_id, ended])
 
     async def ended_before(self, before_ms: int, *, skip: int, limit: int) -> list[str]:
         """Name ended jobs that ended before a time, the oldest first, without the first ``skip``."""
@@ -30,7 +32,7 @@ class Housekeeping:
 
     async def forget_ended(self, job_id: str) -> None:
         """Take a job without a record off the list of ended ones."""
-        await self._link.command("ZREM", self._keys.one("ended"), job_id)
+        await self._link.script("forget", [self._keys.one("ended"), self._keys.job(job_id)], [job_id, ""])
 
     async def prune(self, job: Job) -> bool:
         """Delete an ended job and all that belongs to it, unless a delivery is pending."""

@@ -22,7 +22,7 @@ from worker.calls import FUNCTION, WISHES, Call, read_call
 from worker.claims import LEASE_MS, Holder
 from worker.dispatch import Dispatch
 from worker.keys import ARQ_BODY, ARQ_LOCK, DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel, track_member
-from worker.link import Argument, Link
+from worker.link import Argument, Link, pairs
 from worker.record import SCHEMA, UNSHOWABLE, read_record
 
 ELECTED_MS = 15_000  # a worker that walks and dies is followed by another after this
@@ -119,24 +119,39 @@ class Mending:
         )
         return Page(following.decode(), int(dropped), _name(first), tuple(_names(doubtful)))
 
-    async def mend_leases(self, name: str, cursor: int, count: int) -> tuple[int, list[str]]:
-        """Mend leases of a wheel, some at a time; give the cursor to go on with, 0 at the end, and whose they were."""
+    async def leases(self, name: str, cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """Read leases of a wheel, some at a time: the cursor to go on with, 0 at the end; members and their tokens."""
+        following, found = await self._link.command("HSCAN", self._keys.leases(name), cursor, "COUNT", count)
+        return int(following), [part for pair in pairs(found).items() for part in pair]
+
+    async def jobs_on_no_wheel(self, name: str, members: Sequence[bytes]) -> list[str]:
+        """Name the jobs of members that are not on their wheel; of deliveries, which have wheels of their own, none."""
+        if name == DELIVER_WHEEL:
+            return []
+        scores = await self._link.together(("ZSCORE", self._keys.wheel(name), member) for member in members)
+        missing = [_name(member) for member, score in zip(members, scores, strict=True) if score is None]
+        return [member.partition(":")[2] if name == TRACK_WHEEL else member for member in missing]
+
+    async def mend_leases(self, name: str, leases: Sequence[bytes]) -> list[str]:
+        """Drop leases of members that are not on their wheel, and pull back endless ones; name the members."""
         keys = self._keys
-        following, found = await self._link.command("HSCAN", keys.leases(name), cursor, "COUNT", count)
-        flat = [part for pair in found.items() for part in pair] if isinstance(found, dict) else list(found)
-        if not flat:
-            return int(following), []
         delivery = keys.delivery("") if name == DELIVER_WHEEL else ""
-        mended = await self._link.script(
-            "mend_leases", [keys.wheel(name), keys.leases(name), keys.one("counters")], [LEASE_MS, delivery, *flat]
-        )
-        return int(following), _names(mended)
+        its = [keys.wheel(name), keys.leases(name), keys.one("counters")]
+        return _names(await self._link.script("mend_leases", its, [LEASE_MS, delivery, *leases])) if leases else []
 
     # --- deliveries
 
     async def doubtful_deliveries(self, ids: Sequence[str]) -> list[str]:
-        """Name those of some deliveries that are pending, or not plainly in order."""
-        return _names(await self._link.script("glance_deliveries", [], [self._keys.prefix, *ids]))
+        """Name those of some deliveries that are not plainly in order."""
+        first = await self._glance_deliveries((name, "") for name in ids)
+        pending = [(name, Destination.of(url).id) for name, url in first if url]
+        again = await self._glance_deliveries(pending) if pending else []
+        return [name for name, url in first if not url] + [name for name, _ in again]
+
+    async def _glance_deliveries(self, named: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        args: list[Argument] = [self._keys.prefix, LEASE_MS, *(part for pair in named for part in pair)]
+        found = _names(await self._link.script("glance_deliveries", [], args))
+        return list(zip(found[::2], found[1::2], strict=True))
 
     async def mend_delivery(self, delivery_id: str) -> list[str]:
         """Put a delivery in its places; return what was repaired."""

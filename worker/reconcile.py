@@ -24,7 +24,7 @@ from worker.mending import ELECTED_MS
 from worker.store import Store
 
 REST = 49  # a fiftieth of one CPU, Redis's part included
-LONGEST_REST_S = 0.5  # a step that took long has waited for others
+LONGEST_REST_S = 0.1  # a step that took longer than some milliseconds has waited for others
 ROUND_EVERY_S = 30.0
 ASK_EVERY_S = ELECTED_MS / 1000 / 3
 KEEP_BODIES_EVERY_S = 600.0
@@ -61,7 +61,7 @@ class Reconciler:
             ARQ_LOCK: self._judge_locks,
         }
         self._queues: set[bytes] = set()  # of others: what stands there is theirs
-        self._unqueued: list[bytes] = []
+        self._unqueued, self._unqueued_before = set[bytes](), set[bytes]()
         self._repaired = Counter[str]()
         self._is_paced = False
         self._elected_s = self._working_since_s = 0.0
@@ -84,7 +84,8 @@ class Reconciler:
 
     async def run_once(self, *, is_paced: bool = False) -> Counter[str]:
         """Walk one round; return what was repaired. Safe in several processes at once."""
-        self._repaired, self._unqueued, self._is_paced = Counter(), [], is_paced
+        self._repaired, self._is_paced = Counter(), is_paced
+        self._unqueued, self._unqueued_before = set(), self._unqueued
         self._working_since_s = time.monotonic()
         cursor = None
         while cursor != 0:
@@ -134,11 +135,11 @@ class Reconciler:
                 kind = ARQ_BODY if key.startswith(ARQ_BODY) else ARQ_LOCK
                 name = key[len(kind) :]
             else:
-                if key.endswith(b":jobs") or key.startswith(b"arq:queue"):
-                    self._queues.add(key)
-                continue
+                kind, name = b"", key
             if judge := self._kinds.get(kind):
                 sorted_.setdefault(judge, []).append(name)
+            elif key.endswith(b":jobs") or key.startswith(b"arq:queue"):
+                self._queues.add(key)
         return sorted_
 
     # --- what is judged how
@@ -189,14 +190,18 @@ class Reconciler:
 
     async def _judge_leases(self, names: Sequence[bytes]) -> None:
         for name in _texts(names):
-            cursor, mended = await self._one(self._mending.mend_leases(name, 0, PAGE), (0, []), "leases", name)
-            while mended or cursor:
+            cursor = None
+            while cursor != 0:
+                cursor, mended = await self._one(self._mend_leases(name, cursor or 0), (0, []), "leases", name)
                 for member in mended:
                     self._tell(Repair.LEASE, wheel=name, member=member)
                 await self._breathe()
-                if not cursor:
-                    break
-                cursor, mended = await self._one(self._mending.mend_leases(name, cursor, PAGE), (0, []), "leases", name)
+
+    async def _mend_leases(self, name: str, cursor: int) -> tuple[int, list[str]]:
+        """Mend some leases; a job that is held and on no wheel is put back first, so that it stays with its holder."""
+        following, leases = await self._mending.leases(name, cursor, PAGE)
+        await self._mend_jobs(await self._mending.jobs_on_no_wheel(name, leases[::2]))
+        return following, await self._mending.mend_leases(name, leases)
 
     async def _judge_destinations(self, ids: Sequence[bytes]) -> None:
         for name in _texts(ids):
@@ -222,7 +227,7 @@ class Reconciler:
     async def _judge_bodies(self, entries: Sequence[bytes]) -> None:
         for some in _parts(entries, AT_ONCE):
             room = MOST_CANDIDATES - len(self._unqueued)
-            self._unqueued += (await self._mending.unqueued(some))[:room]
+            self._unqueued.update((await self._mending.unqueued(some))[:room])
             await self._breathe()
 
     async def _judge_locks(self, entries: Sequence[bytes]) -> None:
@@ -233,8 +238,8 @@ class Reconciler:
             await self._breathe()
 
     async def _requeue(self) -> None:
-        """Put bodies of calls back on the queue; only now is it known which other queues there are."""
-        for entry in self._unqueued:
+        """Put bodies of calls back on the queue that were on none in two rounds: by now all other queues are known."""
+        for entry in sorted(self._unqueued & self._unqueued_before):
             mending = self._mending.requeue(entry, sorted(self._queues))
             if await self._one(mending, False, "entry", repr(entry)):  # noqa: FBT003
                 self._tell(Repair.ARQ_ENTRY, entry=repr(entry))
