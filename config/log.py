@@ -54,6 +54,7 @@ EVENTS = frozenset(
         "task.spooled",
         "task.word_unknown",
         "upkeep.failed",
+        "upkeep.repaired",
     }
 )
 

@@ -100,7 +100,7 @@ class Link:
         self._was_there = False  # whoever opens the link says so where it is not
         self._away_since_s = self._told_away_s = self._failed_s = 0.0  # 0 while it is there
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    async def script(self, name: str, keys: Sequence[str | bytes], args: Sequence[Argument]) -> Any:
         """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
         return await self._send(("EVALSHA", script_source(name)[0], len(keys), *keys, *args), name)
 

@@ -36,6 +36,7 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
+from worker.reconcile import KEEP_BODIES_EVERY_S, Reconciler
 from worker.signing_secrets import SigningSecrets
 from worker.spool import Spool
 from worker.store import Store, Wheels
@@ -202,6 +203,7 @@ class WorkerProcess:
             asyncio.create_task(every(RECOVER_EVERY_S, parts.acceptances.recover, self._store.now_ms)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
+            asyncio.create_task(Reconciler(self._store).run()),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]
         self.ready.set()
@@ -215,6 +217,7 @@ class WorkerProcess:
         with contextlib.suppress(*STORE_ERRORS, TimeoutError):
             async with asyncio.timeout(PARTING_S):
                 await self._store.fleet.leave(self._store.holder)
+                await self._store.mending.resign()
 
     def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""
@@ -323,6 +326,7 @@ async def serve_web(
     aside = [
         asyncio.create_task(store.news.run()),
         asyncio.create_task(every(CLOCK_EVERY_S, lambda _: store.sync_clock(), store.now_ms)),
+        asyncio.create_task(every(KEEP_BODIES_EVERY_S, lambda _: Reconciler(store).keep_bodies(), store.now_ms)),
     ]
     await server.started()
     log.info("process.started", process=process, address=server.address, gateway=settings.onysoft_base_url)

@@ -34,7 +34,7 @@ class Prune:
         """Prune what is old enough; return how many jobs went."""
         before_ms = now_ms - self._retention_ms
         pruned = kept = 0
-        while batch := await self._store.ended_before(before_ms, skip=kept, limit=PRUNE_BATCH):
+        while batch := await self._store.housekeeping.ended_before(before_ms, skip=kept, limit=PRUNE_BATCH):
             gone = sum([await self._prune(job_id) for job_id in batch])
             pruned += gone
             kept += len(batch) - gone
@@ -48,9 +48,9 @@ class Prune:
         try:
             job = await self._store.get(job_id)
             if job is None:
-                await self._store.forget_ended(job_id)
+                await self._store.housekeeping.forget_ended(job_id)
                 return True
-            return job.ended and await self._store.prune(job)
+            return job.ended and await self._store.housekeeping.prune(job)
         except ABSENCE:
             raise
         except (UnreadableRecord, *STORE_ERRORS) as error:  # likewise
@@ -70,7 +70,7 @@ class Deadlines:
     async def run_once(self, now_ms: int) -> int:
         """Fail what is overdue; return how many jobs that were."""
         failed = skip = 0
-        while batch := await self._store.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
+        while batch := await self._store.housekeeping.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
             gone = [await self._fail(job_id, now_ms) for job_id in batch]
             failed += gone.count(True)
             skip += gone.count(False)
@@ -89,7 +89,7 @@ class Deadlines:
     async def _judge(self, job_id: str, now_ms: int) -> bool | None:
         job = await self._store.get(job_id)
         if job is None or job.ended:
-            await self._store.forget_deadline(job_id)
+            await self._store.housekeeping.forget_deadline(job_id)
             return None
         if job.status not in ON_SUBMIT_WHEEL:
             return False

@@ -29,6 +29,10 @@ local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubb
 -- Heeded for the fleet once in a while only: it may be the caller that is slow.
 local is_late = now_ms - (tonumber(ARGV[7]) - lease_ms) > LATE_MS
 local takeover_from_ms = number('takeover_from_ms')
+if takeover_from_ms > now_ms + lease_ms then  -- of a clock that has been set back since
+  takeover_from_ms = now_ms + lease_ms
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
 if ARGV[4] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)

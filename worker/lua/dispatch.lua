@@ -20,6 +20,10 @@ redis.call('HLEN', KEYS[2])
 
 local is_late = now_ms - tonumber(ARGV[10]) > LATE_MS  -- see claim
 local takeover_from_ms = tonumber(redis.call('HGET', KEYS[1], 'takeover_from_ms') or '0') or 0
+if takeover_from_ms > now_ms + lease_ms then  -- of a clock that has been set back since
+  takeover_from_ms = now_ms + lease_ms
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
 if ARGV[5] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
