@@ -44,6 +44,8 @@ EVENTS = frozenset(
         "redis.away",
         "request.failed",
         "request.refused",
+        "storage.freed",
+        "storage.full",
         "task.accepted",
         "task.ended_late",
         "task.kept",

@@ -17,6 +17,7 @@ from worker.dispatch import Dispatch, FailingDestination
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs, unreadable
 from worker.listing import INDEXED_KINDS
+from worker.memory import RedisMemory
 from worker.outbox import STATES
 from worker.record import UNSHOWABLE, number, rfc3339
 
@@ -189,6 +190,10 @@ class Fleet:
             all_failing=sending.all_failing,
             failing=sending.failing,
         )
+
+    async def memory(self) -> RedisMemory:
+        """Read how full Redis is."""
+        return RedisMemory.read(await self._link.command("INFO", "memory"))
 
     async def health(self) -> dict[str, dict[str, int]]:
         """Read how the models have fared: ``in_a_row`` failures, ``ok_at_ms`` and ``failed_at_ms``, where there are."""
