@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NoReturn
 
 from config.log import log
@@ -69,6 +70,14 @@ class Wait:
     """A submission is not to begin yet: the fleet has learned something since its claim. Nothing was written."""
 
     until_ms: int
+
+
+class Pruned(IntEnum):
+    """What became of an ended job: it had changed meanwhile, is gone, or is looked at later, for a pending delivery."""
+
+    LEFT = 0
+    GONE = 1
+    PUT_OFF = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,12 +371,12 @@ class Store:
         """Take a job without a record off the list of ended ones."""
         await self._link.command("ZREM", self.keys.one("ended"), job_id)
 
-    async def prune(self, job: Job) -> bool:
+    async def prune(self, job: Job) -> Pruned:
         """Delete an ended job and all that belongs to it, unless a delivery is pending."""
         keys = self.keys
         ids = [d.decode() for d in await self._link.command("LRANGE", keys.deliveries_of(job.id), 0, -1)]
         highest = max((attempt.number for attempt in job.attempts), default=0)
-        return bool(
+        return Pruned(
             await self._link.script(
                 "prune",
                 [
