@@ -20,11 +20,12 @@ from config.log import log, redact
 from config.models import KINDS
 from jobs.request import Fault, InvalidRequest, RequestTooLarge
 from worker.actions import NoSuchJob, NotPossible
-from worker.enqueue import Conflict
+from worker.enqueue import Conflict, StorageFull
 from worker.link import RedisAway, RedisRefused
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+ROOM_AFTER_S = 30  # as often as ended jobs are pruned
 
 
 class Kind(Enum):
@@ -48,6 +49,7 @@ class Kind(Enum):
     INVALID_REQUEST = ("invalid_request", 422, "The request is not valid")
     INTERNAL_ERROR = ("internal_error", 500, "Something went wrong on our side")
     UNAVAILABLE = ("unavailable", 503, "The service is unavailable for now")
+    STORAGE_FULL = ("storage_full", 503, "There is no room for new jobs")
 
     def __init__(self, code: str, status: int, title: str) -> None:
         self.code = code
@@ -184,6 +186,8 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(Kind.INVALID_REQUEST, MEND, errors=faults)
         case Conflict():
             return Refusal(Kind.CONFLICT, redact(str(error)))
+        case StorageFull():
+            return Refusal(Kind.STORAGE_FULL, str(error), headers={"retry-after": str(ROOM_AFTER_S)})
         case NoSuchJob():
             return Refusal(Kind.NOT_FOUND, str(error))
         case NotPossible():
