@@ -17,6 +17,7 @@ from table import Row
 NAME = "backlog"
 LONG, MEASURED, SHORT, SHORT_MEASURED = 100_000, 2_000, 600, 80
 BATCH = 500
+DESTINATIONS = 4  # so that webhooks keep up with the jobs: ten at a time go to each
 RATIO = 1.2
 LOOKS = 30
 UNENDED = ("queued", "submitting", "processing", "waiting")
@@ -46,7 +47,14 @@ class Scene:
         worker.said(is_started)
 
     def call(self, method: str, path: str, body: Any = None) -> bytes:
-        """Send the web process a request."""
+        """Send the web process a request; again where it has closed the connection meanwhile, as it does idle ones."""
+        try:
+            return self._exchange(method, path, body)
+        except (http.client.RemoteDisconnected, ConnectionError):
+            self._talk.close()
+            return self._exchange(method, path, body)
+
+    def _exchange(self, method: str, path: str, body: Any) -> bytes:
         head = {} if body is None else {"content-type": "application/json"}
         self._talk.request(method, path, None if body is None else json.dumps(body).encode(), head)
         answer = self._talk.getresponse()
@@ -62,7 +70,8 @@ class Scene:
             jobs = [
                 {
                     "id": f"{name}-{number}", "kind": KIND, "model": MODEL, "fallbacks": [],
-                    "input": request_body(f"{name}-{number}", 0.0), "webhook_url": self._stage.webhook_url,
+                    "input": request_body(f"{name}-{number}", 0.0),
+                    "webhook_url": f"{self._stage.webhook_url}/{number % DESTINATIONS}",
                 }
                 for number in range(at, min(at + BATCH, count))
             ]  # fmt: skip
