@@ -44,14 +44,19 @@ EVENTS = frozenset(
         "redis.away",
         "request.failed",
         "request.refused",
+        "redis.back",
         "storage.freed",
         "storage.full",
         "task.accepted",
         "task.ended_late",
+        "task.jobless",
         "task.kept",
+        "task.not_spooled",
         "task.partial",
+        "task.spooled",
         "task.word_unknown",
         "upkeep.failed",
+        "upkeep.repaired",
     }
 )
 

@@ -13,8 +13,9 @@ from jobs.decide import Fail
 from jobs.failures import own_failure
 from jobs.job import UnreadableRecord
 from jobs.verdict import Code
-from worker.link import ABSENCE, STORE_ERRORS, RedisAway, unreadable
-from worker.store import Applied, Pruned, Store
+from worker.housekeeping import Pruned
+from worker.link import ABSENCE, STORE_ERRORS, unreadable
+from worker.store import Applied, Store
 from worker.submit import tell_decision
 
 DEADLINES_EVERY_S = 2.0
@@ -34,7 +35,7 @@ class Prune:
         """Prune what is old enough; return how many jobs went."""
         before_ms = now_ms - self._retention_ms
         pruned = left = 0
-        while batch := await self._store.ended_before(before_ms, skip=left, limit=PRUNE_BATCH):
+        while batch := await self._store.housekeeping.ended_before(before_ms, skip=left, limit=PRUNE_BATCH):
             became = await asyncio.gather(*(self._prune(job_id) for job_id in batch))
             pruned += became.count(Pruned.GONE)
             left += became.count(Pruned.LEFT)
@@ -48,9 +49,9 @@ class Prune:
         try:
             job = await self._store.get(job_id)
             if job is None:
-                await self._store.forget_ended(job_id)
+                await self._store.housekeeping.forget_ended(job_id)
                 return Pruned.GONE
-            return await self._store.prune(job) if job.ended else Pruned.LEFT
+            return await self._store.housekeeping.prune(job) if job.ended else Pruned.LEFT
         except ABSENCE:
             raise
         except (UnreadableRecord, *STORE_ERRORS) as error:  # likewise
@@ -70,7 +71,7 @@ class Deadlines:
     async def run_once(self, now_ms: int) -> int:
         """Fail what is overdue; return how many jobs that were."""
         failed = skip = 0
-        while batch := await self._store.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
+        while batch := await self._store.housekeeping.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
             gone = [await self._fail(job_id, now_ms) for job_id in batch]
             failed += gone.count(True)
             skip += gone.count(False)
@@ -89,7 +90,7 @@ class Deadlines:
     async def _judge(self, job_id: str, now_ms: int) -> bool | None:
         job = await self._store.get(job_id)
         if job is None or job.ended:
-            await self._store.forget_deadline(job_id)
+            await self._store.housekeeping.forget_deadline(job_id)
             return None
         if job.status not in ON_SUBMIT_WHEEL:
             return False
@@ -108,7 +109,7 @@ async def every(period_s: float, run_once: Callable[[int], Awaitable[object]], n
     while True:
         try:
             await run_once(now_ms())
-        except RedisAway:
+        except ABSENCE:
             pass
         except Exception:  # noqa: BLE001 - the boundary of every duty of upkeep
             log.exception("upkeep.failed")

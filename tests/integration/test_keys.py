@@ -94,7 +94,7 @@ async def busy(bench: Bench, sandbox: Sandbox, receiver: Receiver) -> None:
         request: dict[str, Any] = {"kind": kind, "input": directed()}
         await bench.pool.enqueue_job("generate", request, _job_id=f"arq-{kind}")
         ids.append(f"arq-{kind}")
-    late = await bench.submit(input=directed(duration_s=0.5), webhook_events=["job.canceled", "job.late_result"])
+    late = await bench.submit(input=directed(duration_s=2), webhook_events=["job.canceled", "job.late_result"])
     await bench.standing(late, "processing")
     async with WorkerClient(bench.redis_url, answer_timeout_s=5) as client:
         ids.append((await client.submit({"kind": "image", "input": directed()})).id)
