@@ -118,7 +118,7 @@ class Fleet:
     async def beat(self, worker: Mapping[str, Any]) -> None:
         """Say that a worker is alive: its ``id``, ``seen_at_ms``, and what else is worth showing."""
         text = json.dumps(dict(worker), separators=(",", ":"))
-        await self._link.command("HSET", self._keys.one("workers"), worker["id"], text)
+        await self._link.script("beat", [self._keys.one("workers")], [worker["id"], text])
 
     async def leave(self, *worker_ids: str) -> None:
         """Take workers off the list."""

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from test_web import JOB, Api, check_problem, serving
 
 from jobs.states import Status
 from worker.client import StorageFull, WorkerClient
+from worker.doctor.redis_checks import check_redis
 from worker.upkeep import Prune
 
 QUEUE = "onysoft:jobs"
@@ -79,6 +81,14 @@ async def test_every_door_of_the_api_says_so(api: Api, bench: Bench) -> None:
     assert batch.headers["retry-after"] == alone.headers["retry-after"]
     check_envelope(await api.client.post("/v1/video/generate", json={"model": "veo3"}), 503, "storage_full")
     assert (await api.client.get("/readyz")).status_code == 200
+    told = re.search(
+        r"^onysoft_worker_redis_memory_ratio (\S+)$", (await api.client.get("/metrics")).text, re.MULTILINE
+    )
+    assert told
+    assert 0.9 < float(told[1]) < 1
+    found = await check_redis(bench.redis_url, bench.settings, bench.door.models)
+    [memory] = [finding for finding in found if finding.name == "redis memory"]
+    assert (memory.level, "raise maxmemory" in memory.mend) == ("problem", True)
     await empty(bench)
 
     async def taken() -> bool:
@@ -158,6 +168,10 @@ async def test_no_memory_at_all(bench: Bench, sandbox: Sandbox, receiver: Receiv
         assert await bench.raw.keys("onysoft:*paid*") == []
         assert await bench.raw.xlen("onysoft:events") == 0
         assert sandbox.submissions("waits") == []
+        await bench.store.fleet.beat({"id": "w", "seen_at_ms": bench.store.now_ms()})
+        assert len((await bench.store.fleet.overview(bench.store.now_ms())).alive) == 2
+        async with WorkerClient(bench.redis_url) as client:
+            assert [job.id for job in (await client.list()).jobs] == ["waits"]
         await empty(bench)
         assert (await bench.ended("waits"))["status"] == "completed"
     assert sandbox.stats()["accepted"] == 2

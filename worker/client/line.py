@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from arq.connections import ArqRedis
 from redis.asyncio.client import PubSub
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.client.checks import write_json
@@ -173,10 +173,17 @@ class Line:
     async def newest(self, indexes: list[str], *, before: int | None, limit: int) -> list[tuple[int, str]]:
         """Read the newest jobs of some indexes below a sequence, as (sequence, id); the indexes as of one moment."""
         top = "+inf" if before is None else f"({before}"
-        async with self._call(), self._redis.pipeline(transaction=True) as pipe:
+        async with self._call():
+            try:
+                return newest(await self._tops(indexes, top, limit, as_one=True), limit)
+            except OutOfMemoryError:  # at its maxmemory Redis takes no transaction, whatever is in it
+                return newest(await self._tops(indexes, top, limit, as_one=False), limit)
+
+    async def _tops(self, indexes: list[str], top: str, limit: int, *, as_one: bool) -> list[Any]:
+        async with self._redis.pipeline(transaction=as_one) as pipe:
             for index in indexes:
                 pipe.zrevrangebyscore(index, top, "-inf", start=0, num=limit, withscores=True)
-            return newest(await pipe.execute(), limit)
+            return list(await pipe.execute())
 
     async def records(self, job_ids: list[str]) -> list[Stored]:
         """Read the records of jobs."""
