@@ -35,6 +35,7 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
+from worker.poison import DeliveryBounds, JobBounds, Quarantined
 from worker.signing_secrets import SigningSecrets
 from worker.store import Store, Wheels
 from worker.submit import Submit
@@ -133,6 +134,7 @@ class Parts:
     deliver: Wheel
     intake: Intake
     prune: Prune
+    quarantined: Quarantined
 
 
 class WorkerProcess:
@@ -157,6 +159,7 @@ class WorkerProcess:
         )
         secrets = SigningSecrets(settings.webhook_secret, store.secrets, store.now_ms)
         deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
+        bounds = JobBounds(store)
         parts = Parts(
             submit=Wheel(
                 Wheels(
@@ -168,16 +171,25 @@ class WorkerProcess:
                 Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 now_ms=store.now_ms,
+                bounds=bounds,
             ),
             track=Wheel(
                 Wheels(store, (TRACK_WHEEL,), lane=LOOK_UPS),
                 Track(store, gateway, settings, self._models, random.Random()),  # noqa: S311
                 slots=settings.concurrency - half,
                 now_ms=store.now_ms,
+                bounds=bounds,
             ),
-            deliver=Wheel(store.dispatch, deliver, slots=settings.concurrency, now_ms=store.now_ms),
+            deliver=Wheel(
+                store.dispatch,
+                deliver,
+                slots=settings.concurrency,
+                now_ms=store.now_ms,
+                bounds=DeliveryBounds(store, deliver),
+            ),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
             prune=Prune(store, retention_s=settings.retention_s),
+            quarantined=Quarantined(store, retention_s=settings.retention_s),
         )
         try:
             await self._run_parts(parts, secrets, stop)
@@ -194,6 +206,7 @@ class WorkerProcess:
         aside = [
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
+            asyncio.create_task(every(PRUNE_EVERY_S, parts.quarantined.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]

@@ -12,7 +12,7 @@ Time is Redis's: each claim brings the server's clock, and between claims it is 
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,7 +21,7 @@ from config.models import Models
 from jobs.changes import Change
 from jobs.counters import Counter
 from jobs.delivering import Schedule
-from jobs.job import Job, Look, UnreadableRecord, from_form, look_form
+from jobs.job import Job, Look, UnreadableRecord, look_form
 from jobs.pacing import SUBMISSIONS
 from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
 from worker.dispatch import Dispatch
@@ -32,7 +32,9 @@ from worker.link import Argument, Link, pairs
 from worker.listing import Listing
 from worker.news import News
 from worker.outbox import Outbox
-from worker.record import NotARecord, read_record, write_part
+from worker.quarantine import Quarantine
+from worker.reading import decode
+from worker.record import write_part
 from worker.signing_secrets import KeptSecrets
 from worker.step import Steps, heard_of
 
@@ -114,6 +116,7 @@ class Store:
         self.fleet = Fleet(link, self.keys, self.dispatch)
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
+        self.quarantine = Quarantine(link, self.keys)
         self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
@@ -185,7 +188,7 @@ class Store:
                 return Wait(int(answer[1]))
             case b"exists":
                 stored = dict(zip(answer[1::2], answer[2::2], strict=True))
-                return Exists(_decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
+                return Exists(decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
             case _:
                 if claim is not None and answer[1] == b"lease":
                     log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
@@ -205,9 +208,9 @@ class Store:
             callback(due_ms)
 
     async def get(self, job_id: str) -> Job | None:
-        """Read a job; raise ``UnreadableRecord`` where this version cannot."""
+        """Read a job; raise ``NewerRecord`` for a newer version's, ``UnreadableRecord`` for a damaged one."""
         found = await self._link.command("HGETALL", self.keys.job(job_id))
-        return _decode(job_id, pairs(found)) if found else None
+        return decode(job_id, pairs(found)) if found else None
 
     async def is_taken_by_others(self, job_id: str) -> bool:
         """Tell whether something that no worker of ours has written lies where a job's record goes."""
@@ -218,8 +221,11 @@ class Store:
         return any(kind not in {b"none", ours} for kind, ours in zip(found, places.values(), strict=True))
 
     async def input(self, job_id: str) -> bytes:
-        """Read a job's input as canonical JSON."""
-        return await self._link.command("GET", self.keys.input(job_id)) or b"{}"
+        """Read a job's input as canonical JSON; raise ``UnreadableRecord`` where it is gone."""
+        found: bytes | None = await self._link.command("GET", self.keys.input(job_id))
+        if not found:
+            raise UnreadableRecord(job_id, "its input is gone")
+        return found
 
     async def timeline(self, job_id: str) -> list[dict[str, Any]]:
         """Read what happened to a job, oldest first."""
@@ -389,11 +395,3 @@ class Store:
                 [job.id, job.rev, highest, *ids],
             )
         )
-
-
-def _decode(job_id: str, stored: Mapping[bytes, bytes]) -> Job:
-    """Read a record; raise ``UnreadableRecord`` for a newer schema or anything that is not a record."""
-    try:
-        return from_form(job_id, read_record(stored))
-    except NotARecord as error:
-        raise UnreadableRecord(job_id, str(error)) from error

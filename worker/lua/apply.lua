@@ -53,6 +53,7 @@ local cool_model, cool_until_ms = take(), take()
 local health_model, is_well = take(), take()  -- '' for no news of a model
 local changed_channel = take()      -- where to announce the job's change
 local channel = take()              -- where to announce work that is due now, '' for nowhere
+local schema = take()               -- of the deliveries that are made
 
 -- checks
 local found_rev = redis.call('HGET', KEYS[1], 'rev')
@@ -123,6 +124,7 @@ local flat = {'rev', new_rev}
 for _, pair in ipairs(fields) do flat[#flat + 1] = pair[1]; flat[#flat + 1] = pair[2] end
 if expected_rev == '' then flat[#flat + 1] = 'seq'; flat[#flat + 1] = seq end
 redis.call('HSET', KEYS[1], unpack(flat))
+redis.call('HDEL', KEYS[1], 'crashes', 'deaths')
 for _, name in ipairs(dropped) do redis.call('HDEL', KEYS[1], name[1]) end
 if input ~= '' then redis.call('SET', KEYS[2], input) end
 for before = 9, 19, 10 do
@@ -158,7 +160,8 @@ for _, event in ipairs(events) do
     if delivery_url ~= gone_url then
       number = next_sequence()
       redis.call('HSET', KEYS[27 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
-        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
+        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number,
+        'schema', schema)
       redis.call('HSET', KEYS[26], 'name', destination_name, 'host', destination_host)
       redis.call('PERSIST', KEYS[26])
       redis.call('ZADD', KEYS[27], delivery_due_ms, event[4])

@@ -48,6 +48,7 @@ else
   redis.call('HSET', KEYS[1], 'next_at_ms', due_ms)
 end
 redis.call('HSET', KEYS[1], 'state', after, 'attempts', attempts, 'settled_by', token)
+redis.call('HDEL', KEYS[1], 'crashes', 'deaths')
 if state ~= after then
   redis.call('ZREM', KEYS[5], delivery)
   redis.call('ZADD', KEYS[6], seq, delivery)
