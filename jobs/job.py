@@ -305,7 +305,18 @@ def _read_attempt(form: Mapping[str, Any]) -> Attempt:
         raise ValueError("attempt: a number is none")
     if not _are(str, (attempt.model, attempt.key, attempt.task_id or "")):
         raise ValueError("attempt: a text is none")
+    for name, needed in _PARTS_OF_ATTEMPTS.items():
+        part = getattr(attempt, name)
+        if part is not None and not (isinstance(part, dict) and needed <= part.keys()):
+            raise ValueError(f"attempt: {name} is incomplete")
     return attempt
+
+
+_PARTS_OF_ATTEMPTS = {
+    "failure": {"code", "http_status", "rule"},
+    "late": {"status", "at_ms", "urls"},
+    "partial": {"urls", "at_ms"},
+}
 
 
 def readable_attempts(form: object) -> tuple[Attempt, ...]:

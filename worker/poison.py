@@ -59,7 +59,9 @@ class Bounds:
     @asynccontextmanager
     async def watched(self, claim: Claim) -> AsyncIterator[bool]:
         """Have a claim whose holder died worked on, by itself where it is suspect; give False where it is ended."""
-        if not claim.took_over or await self._blame(claim, SUSPECT_AT) < SUSPECT_AT:
+        if not claim.took_over or await self._blame(claim, 0) < SUSPECT_AT - 1:
+            if claim.took_over:
+                await self._blame(claim, MOST_DEATHS)
             yield True
             return
         async with self._alone:
@@ -225,7 +227,9 @@ async def end_job(store: Store, job_id: str, why: str, *, claim: Claim | None = 
             await _let_go(store, claim, due_ms=store.now_ms() + PAUSES_MS[0])
     except DAMAGES as error:
         if job.ended:
-            raise
+            log.error("work.poisoned", job=job_id, attempt=number, why=f"{type(error).__name__}: {error}")
+            await _let_go(store, claim)
+            return
         await _salvage(store, job_id, f"{type(error).__name__}: {error}", claim)
 
 
@@ -256,10 +260,9 @@ async def _salvage(store: Store, job_id: str, why: str, claim: Claim | None) -> 
     try:
         stored = await store.quarantine.raw(job_id)
         if stored:
-            check_schema(stored.get(b"schema", b"0"))
+            if _is_newer(stored.get(b"schema", b"0")):
+                raise NewerRecord(job_id)
             failed = await _failed(store, job_id, stored, why, claim)
-    except NewerSchema as error:
-        raise NewerRecord(job_id) from error
     except ABSENCE:
         raise
     except (*STORE_ERRORS, *DAMAGES) as error:
@@ -277,17 +280,15 @@ async def _salvage(store: Store, job_id: str, why: str, claim: Claim | None) -> 
 async def _failed(store: Store, job_id: str, stored: Mapping[bytes, bytes], why: str, claim: Claim | None) -> bool:
     """Write a failed job over a damaged record, with those of its attempts that can be read."""
     spec = read_spec(job_id, as_json(stored[b"spec"]))
-    now_ms, words = (
-        store.now_ms(),
-        f"the job's record was damaged: {why}; what was there is kept in its field 'damaged'",
-    )
-    failure = shown_failure(own_failure(Code.INTERNAL_ERROR, words))
-    await store.quarantine.clear_of_job(job_id, spec.webhook_url)
-    await store.quarantine.keep(job_id, stored)
     status = stored.get(b"status", b"").decode()
     known = Status(status) if status in list(Status) else Status.QUEUED
     if known in ENDED:  # its caller has been told
         return False
+    now_ms = store.now_ms()
+    words = f"the job's record was damaged, and what was there is kept in its field 'damaged': {why}"
+    failure = shown_failure(own_failure(Code.INTERNAL_ERROR, words))
+    await store.quarantine.clear_of_job(job_id, spec.webhook_url)
+    await store.quarantine.keep(job_id, stored)
     for attempts in (readable_attempts(as_json(stored.get(b"state"))), ()):
         before = Job(spec, stored[b"rev"].decode(), known, now_ms, deadline_at_ms=now_ms, attempts=attempts)
         after = replace(before, rev=store.new_rev(), status=Status.FAILED, completed_at_ms=now_ms, failure=failure)
@@ -306,10 +307,23 @@ async def _failed(store: Store, job_id: str, stored: Mapping[bytes, bytes], why:
             continue
         if isinstance(result, Stale):
             return False
+        elsewhere = [status for status in Status if status is not Status.FAILED]
+        places = [(status, spec.kind, model) for status in elsewhere for model in (None, *spec.models)]
+        await store.quarantine.unlist(job_id, (store.keys.index(*place) for place in places))
         if claim is not None and claim.wheel == TRACK_WHEEL:
             await store.release(claim, None)
         tell_decision(change)
         return True
+    return False
+
+
+def _is_newer(schema: bytes) -> bool:
+    try:
+        check_schema(schema)
+    except NewerSchema:
+        return True
+    except ValueError:
+        return False
     return False
 
 

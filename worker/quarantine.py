@@ -7,7 +7,7 @@ stop everybody.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from config.log import log
@@ -20,6 +20,7 @@ from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs
 from worker.listing import INDEXED_KINDS
 from worker.outbox import STATES
+from worker.record import number
 
 ASIDE_MS = 604_800_000  # how long what was moved aside is kept
 MOST_AT_ONCE = 100
@@ -91,18 +92,27 @@ class Quarantine:
         """Take a job out: it has been mended, or deleted."""
         await self._link.command("ZREM", self._keys.one("quarantine"), job_id)
 
-    async def delete(self, job_id: str) -> None:
-        """Delete a record that cannot be read, with what belongs to it."""
+    async def delete(self, job_id: str) -> bool:
+        """Delete a record that cannot be read, with what belongs to it; False where a delivery of it is pending."""
         keys = self._keys
-        if await self._link.command("TYPE", keys.deliveries_of(job_id)) == b"list":
-            ids = [each.decode() for each in await self._link.command("LRANGE", keys.deliveries_of(job_id), 0, -1)]
-            for delivery_id in ids:
-                await self._link.together(("ZREM", keys.deliveries(state), delivery_id) for state in STATES)
-                await self._link.command("DEL", keys.delivery(delivery_id))
+        fields, ids = await self._link.each(
+            [("HGET", keys.job(job_id), "pending"), ("LRANGE", keys.deliveries_of(job_id), 0, -1)]
+        )
+        if isinstance(fields, bytes) and (number(fields) or 0) > 0:
+            return False
+        for delivery_id in ids if isinstance(ids, list) else ():
+            name = delivery_id.decode("utf-8", "replace")
+            await self._link.together(("ZREM", keys.deliveries(state), name) for state in STATES)
+            await self._link.command("DEL", keys.delivery(name))
+        await self.unlist(job_id, _indexes(keys))
+        await self._link.together(("ZREM", keys.one(name), job_id) for name in ("quarantine", "ended", "deadlines"))
         of_job = [keys.job(job_id), keys.input(job_id), keys.timeline(job_id), keys.deliveries_of(job_id)]
         await self._link.command("DEL", *of_job)
-        await self._link.together(("ZREM", keys.one(name), job_id) for name in ("quarantine", "ended", "deadlines"))
-        await self._link.together(("ZREM", index, job_id) for index in _indexes(keys))
+        return True
+
+    async def unlist(self, job_id: str, indexes: Iterable[str]) -> None:
+        """Take a job out of indexes."""
+        await self._link.together(("ZREM", index, job_id) for index in indexes)
 
     async def clear(self) -> int:
         """Move aside what lies in the keys there is one of and has not their type; tell how many keys that were."""

@@ -11,9 +11,10 @@ from jobs import late
 from jobs.changes import ON_SUBMIT_WHEEL, settle
 from jobs.decide import Fail
 from jobs.failures import own_failure
-from jobs.job import UnreadableRecord
+from jobs.job import NewerRecord, UnreadableRecord
 from jobs.verdict import Code
 from worker.link import ABSENCE, STORE_ERRORS, RedisAway, unreadable
+from worker.poison import end_job
 from worker.store import Applied, Store
 from worker.submit import tell_decision
 
@@ -53,7 +54,10 @@ class Prune:
             return job.ended and await self._store.prune(job)
         except ABSENCE:
             raise
-        except (UnreadableRecord, *STORE_ERRORS) as error:  # likewise
+        except UnreadableRecord as error:
+            unreadable("job", job_id, error)
+            return not isinstance(error, NewerRecord) and await self._store.quarantine.delete(job_id)
+        except STORE_ERRORS as error:  # likewise
             unreadable("job", job_id, error)
             return False
 
@@ -82,9 +86,13 @@ class Deadlines:
             return await self._judge(job_id, now_ms)
         except ABSENCE:
             raise
-        except (UnreadableRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
+        except (NewerRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
             unreadable("job", job_id, error)
             return False
+        except UnreadableRecord as error:
+            unreadable("job", job_id, error)
+            await end_job(self._store, job_id, str(error))
+            return None
 
     async def _judge(self, job_id: str, now_ms: int) -> bool | None:
         job = await self._store.get(job_id)
