@@ -236,7 +236,10 @@ _LOOK_FIELDS = tuple(f.name for f in fields(Look))
 class UnreadableRecord(Exception):  # noqa: N818 - named after what it says
     """What lies in Redis is damaged: nothing that this version or a newer one has written so."""
 
+    why = ""
+
     def __init__(self, name: str, why: str, *, what: str = "job") -> None:
+        self.why = why
         super().__init__(f"the record of {what} {name} cannot be read: {why}; {MEND_IT}")
 
 

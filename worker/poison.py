@@ -102,7 +102,9 @@ class Bounds:
             return None
         if 0 < times < MOST_CRASHES:
             return self._store.now_ms() + PAUSES_MS[times - 1]
-        what = f"its record cannot be read ({error})" if isinstance(error, UnreadableRecord) else type(error).__name__
+        what = (
+            f"its record cannot be read ({error.why})" if isinstance(error, UnreadableRecord) else type(error).__name__
+        )
         log.error("work.poisoned", wheel=claim.wheel, member=claim.member, crashes=max(times, 1), why=what)
         await self.end(claim, f"this side crashed at it {max(times, 1)} times in a row: {what}; its log has more")
         return None
@@ -210,7 +212,7 @@ async def end_job(store: Store, job_id: str, why: str, *, claim: Claim | None = 
     except (NewerRecord, *ABSENCE):
         raise
     except (UnreadableRecord, *STORE_ERRORS) as error:
-        await _salvage(store, job_id, str(error), claim)
+        await _salvage(store, job_id, error.why if isinstance(error, UnreadableRecord) else str(error), claim)
         return
     if job is None:
         if claim is not None:

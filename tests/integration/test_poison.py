@@ -1,4 +1,4 @@
-"""Work that crashes whoever is at it ends after a few tries and harms no other; damaged records end or are put aside."""
+"""Work that crashes or kills whoever is at it ends after a few tries, and harms no other."""
 
 import asyncio
 import contextlib
@@ -7,23 +7,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from harness import API_KEY, Bench, Receiver, Sandbox, directed, eventually
 from structlog.testing import capture_logs
 from test_jobs_api import web as web  # noqa: PLC0414 - a fixture
-from test_web import Api
 
-from jobs.job import NewerRecord, UnreadableRecord
 from worker import poison
 from worker.ending import end
-from worker.poison import MOST_CRASHES, Quarantined
-from worker.record import SCHEMA
-from worker.upkeep import Deadlines, Prune
+from worker.poison import MOST_CRASHES
 
 OLD_MS = 86_400_000 * 30
 HUGE = 10**400
