@@ -23,6 +23,9 @@ for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
 
 local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubbish counts as nothing
 
+for i = 2, #KEYS do  -- all that could fail on a wrong type, before the first write
+  redis.call((i <= 3 or (i > 5 and i % 2 == 1)) and 'HLEN' or 'ZCARD', KEYS[i])
+end
 local takeover_from_ms = number('takeover_from_ms')
 if ARGV[4] == '1' then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
