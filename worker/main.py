@@ -35,7 +35,7 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
-from worker.poison import DeliveryBounds, JobBounds, Quarantined
+from worker.poison import QUARANTINE_EVERY_S, DeliveryBounds, JobBounds, Quarantined
 from worker.signing_secrets import SigningSecrets
 from worker.store import Store, Wheels
 from worker.submit import Submit
@@ -206,7 +206,7 @@ class WorkerProcess:
         aside = [
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
-            asyncio.create_task(every(PRUNE_EVERY_S, parts.quarantined.run_once, self._store.now_ms)),
+            asyncio.create_task(every(QUARANTINE_EVERY_S, parts.quarantined.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]

@@ -94,9 +94,9 @@ class Outbox:
             raise UnreadableRecord(delivery_id, why, what="delivery") from error
 
     async def of_job(self, job_id: str) -> list[Delivery]:
-        """Read a job's deliveries, oldest first."""
-        ids = await self._link.command("LRANGE", self._keys.deliveries_of(job_id), 0, -1)
-        return await self._all(_name(each) for each in ids)
+        """Read a job's deliveries, oldest first; what cannot be read is left out."""
+        (ids,) = await self._link.each([("LRANGE", self._keys.deliveries_of(job_id), 0, -1)])
+        return await self._all(_name(each) for each in ids) if isinstance(ids, list) else []
 
     async def page(self, state: str | None, *, before: int | None = None, limit: int) -> list[Delivery]:
         """Read deliveries of a state, or of any, newest first; ``before`` is the sequence of the last one before.

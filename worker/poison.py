@@ -44,6 +44,7 @@ PAUSES_MS = (1_000, 5_000, 30_000, 120_000)  # after each crash in a row but the
 MOST_CRASHES = len(PAUSES_MS) + 1
 SUSPECT_AT, MOST_DEATHS = 3, 10  # of its holders in a row
 NEWER_PAUSE_MS = 2_000
+QUARANTINE_EVERY_S = 5.0
 UNABLE_PAUSE_MS = 300_000  # where the fault is not the job's own, and it cannot be ended either
 SIGNED_AGAIN_MS = 60_000
 DAMAGES = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, AssertionError)

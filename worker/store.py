@@ -10,7 +10,6 @@ written is whole, what was claimed comes back after one lease.
 Time is Redis's: each claim brings the server's clock, and between claims it is carried on by ``clock_s``.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from worker.link import Argument, Link, pairs
 from worker.listing import Listing
 from worker.news import News
 from worker.outbox import Outbox
-from worker.quarantine import Quarantine
+from worker.quarantine import Quarantine, as_json
 from worker.reading import decode
 from worker.record import write_part
 from worker.signing_secrets import KeptSecrets
@@ -209,7 +208,9 @@ class Store:
 
     async def get(self, job_id: str) -> Job | None:
         """Read a job; raise ``NewerRecord`` for a newer version's, ``UnreadableRecord`` for a damaged one."""
-        found = await self._link.command("HGETALL", self.keys.job(job_id))
+        (found,) = await self._link.each([("HGETALL", self.keys.job(job_id))])
+        if isinstance(found, Exception):
+            raise UnreadableRecord(job_id, "something else lies in its place") from found
         return decode(job_id, pairs(found)) if found else None
 
     async def is_taken_by_others(self, job_id: str) -> bool:
@@ -228,8 +229,10 @@ class Store:
         return found
 
     async def timeline(self, job_id: str) -> list[dict[str, Any]]:
-        """Read what happened to a job, oldest first."""
-        return [json.loads(line) for line in await self._link.command("LRANGE", self.keys.timeline(job_id), 0, -1)]
+        """Read what happened to a job, oldest first; what cannot be read is left out."""
+        (found,) = await self._link.each([("LRANGE", self.keys.timeline(job_id), 0, -1)])
+        lines = [as_json(line) for line in found] if isinstance(found, list) else []
+        return [line for line in lines if isinstance(line, dict) and {"at", "event"} <= line.keys()]
 
     async def count(self, name: str, *labels: str) -> None:
         """Raise a counter that goes with no job."""

@@ -91,7 +91,7 @@ async def test_a_paid_task_whose_looks_crash_is_kept_and_watched(bench: Bench) -
         assert ended["failure"]["code"] == "internal_error"
         assert ended["task_id"] == failed["task_id"] is not None
         assert await bench.raw.zrange("onysoft:wheel:track", 0, -1) == [f"1:{job_id}".encode()]
-        await attempt(bench, job_id, task_id="\ud83d")  # what no URL can hold
+        await part(bench, job_id, "spec", kind="\ud83d")  # what no URL can hold
         await bench.raw.zadd("onysoft:wheel:track", {f"1:{job_id}": 0})
 
         async def off() -> bool:

@@ -31,7 +31,7 @@ if redis.call('HGET', KEYS[2], delivery) ~= token then return {'0', '', '', ''} 
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local d = destination_read(prefix, destination, now_ms, most, most_at_host)
-local seq = redis.call('HGET', KEYS[1], 'seq')
+local seq = string.match(redis.call('HGET', KEYS[1], 'seq') or '', '^%d+$') or '0'
 local is_to_be_replayed = redis.call('HDEL', KEYS[1], 'replay') == 1 and after ~= 'delivered' and job_exists == 1
 if is_to_be_replayed then
   after, due_ms, note, dead_letters = 'pending', now_ms, '', ''

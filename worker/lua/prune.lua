@@ -7,7 +7,7 @@
 -- INVARIANT  a job with a pending delivery is never deleted; neither is one that was opened again.
 if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[2] then return 0 end
 if (tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0) > 0 then return 0 end
-for i = 7, 11 do redis.call(i == 8 and 'HLEN' or 'ZCARD', KEYS[i]) end
+for _, i in ipairs({4, 5, 7, 8, 9, 10, 11}) do redis.call(i == 8 and 'HLEN' or 'ZCARD', KEYS[i]) end
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[11], ARGV[1])
