@@ -46,12 +46,17 @@ EVENTS = frozenset(
         "redis.away",
         "request.failed",
         "request.refused",
+        "redis.back",
         "task.accepted",
         "task.ended_late",
+        "task.jobless",
         "task.kept",
+        "task.not_spooled",
         "task.partial",
+        "task.spooled",
         "task.word_unknown",
         "upkeep.failed",
+        "upkeep.repaired",
         "work.poisoned",
     }
 )

@@ -209,7 +209,7 @@ _STATE_FIELDS = tuple(f.name for f in fields(Job) if f.name not in {"spec", "rev
 def to_form(job: Job) -> dict[str, Any]:
     """Give the record in plain JSON types: as it is written, and as its view is made from."""
     state = {name: getattr(job, name) for name in _STATE_FIELDS}
-    state["attempts"] = [_attempt_form(attempt) for attempt in job.attempts]
+    state["attempts"] = [attempt_form(attempt) for attempt in job.attempts]
     return {
         "spec": {name: getattr(job.spec, name) for name in _SPEC_FIELDS},
         "state": state,
@@ -220,7 +220,8 @@ def to_form(job: Job) -> dict[str, Any]:
     }
 
 
-def _attempt_form(attempt: Attempt) -> dict[str, Any]:
+def attempt_form(attempt: Attempt) -> dict[str, Any]:
+    """Give an attempt in plain JSON types; what there is none of is left out."""
     return {name: value for name in _ATTEMPT_FIELDS if (value := getattr(attempt, name)) is not None}
 
 
@@ -282,7 +283,7 @@ def read_spec(job_id: str, form: Mapping[str, Any]) -> Spec:
 
 
 def _read_state(form: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_known(form, _STATE_FIELDS), "attempts": tuple(_read_attempt(attempt) for attempt in form["attempts"])}
+    return {**_known(form, _STATE_FIELDS), "attempts": tuple(read_attempt(attempt) for attempt in form["attempts"])}
 
 
 def _check(job: Job) -> None:
@@ -300,7 +301,8 @@ def _are(kind: type, values: Collection[object]) -> bool:
     return all(type(value) is kind for value in values)
 
 
-def _read_attempt(form: Mapping[str, Any]) -> Attempt:
+def read_attempt(form: Mapping[str, Any]) -> Attempt:
+    """Read an attempt's form; raise ``TypeError`` or ``ValueError`` for anything that is none."""
     outcome = form.get("outcome")
     attempt = Attempt(**{**_known(form, _ATTEMPT_FIELDS), "outcome": Outcome(outcome) if outcome else None})
     times = (attempt.started_at_ms, attempt.ended_at_ms or 0, attempt.adopted_at_ms or 0, attempt.answered_by_ms or 0)
@@ -328,7 +330,7 @@ def readable_attempts(form: object) -> tuple[Attempt, ...]:
     read: dict[int, Attempt] = {}
     for each in found if isinstance(found, list) else ():
         try:
-            attempt = _read_attempt(each)
+            attempt = read_attempt(each)
         except (KeyError, ValueError, TypeError, AttributeError):
             continue
         read[attempt.number] = attempt

@@ -26,6 +26,7 @@ from jobs.delivering import Schedule
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
+from worker.acceptances import RECOVER_EVERY_S, Acceptances
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
 from worker.ending import end
@@ -36,12 +37,14 @@ from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
 from worker.poison import QUARANTINE_EVERY_S, DeliveryBounds, JobBounds, Quarantined
+from worker.reconcile import KEEP_BODIES_EVERY_S, Reconciler
 from worker.signing_secrets import SigningSecrets
+from worker.spool import Spool
 from worker.store import Store, Wheels
 from worker.submit import Submit
 from worker.track import Track
 from worker.upkeep import DEADLINES_EVERY_S, PRUNE_EVERY_S, Deadlines, Prune, every
-from worker.wheel import Wheel
+from worker.wheel import PARTING_S, Wheel
 
 START_TIMEOUT_S = 5.0
 CLOCK_EVERY_S = 30.0  # a web process asks Redis for the time; a worker learns it with each claim
@@ -133,6 +136,7 @@ class Parts:
     track: Wheel
     deliver: Wheel
     intake: Intake
+    acceptances: Acceptances
     prune: Prune
     quarantined: Quarantined
 
@@ -158,6 +162,8 @@ class WorkerProcess:
             connections=settings.concurrency,
         )
         secrets = SigningSecrets(settings.webhook_secret, store.secrets, store.now_ms)
+        spool = Spool(settings.data_dir, prefix=settings.key_prefix)
+        acceptances = Acceptances(store, spool, settings, random.Random())  # noqa: S311 - jitter is no secret
         deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
         bounds = JobBounds(store)
         parts = Parts(
@@ -168,7 +174,7 @@ class WorkerProcess:
                     lane=SUBMISSIONS,
                     requests_per_minute=settings.requests_per_minute,
                 ),
-                Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
+                Submit(store, gateway, acceptances, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 now_ms=store.now_ms,
                 bounds=bounds,
@@ -188,6 +194,7 @@ class WorkerProcess:
                 bounds=DeliveryBounds(store, deliver),
             ),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
+            acceptances=acceptances,
             prune=Prune(store, retention_s=settings.retention_s),
             quarantined=Quarantined(store, retention_s=settings.retention_s),
         )
@@ -205,9 +212,11 @@ class WorkerProcess:
         ]
         aside = [
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
+            asyncio.create_task(every(RECOVER_EVERY_S, parts.acceptances.recover, self._store.now_ms)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(QUARANTINE_EVERY_S, parts.quarantined.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
+            asyncio.create_task(Reconciler(self._store).run()),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]
         self.ready.set()
@@ -218,8 +227,10 @@ class WorkerProcess:
         parts.submit.stop(grace_s=self._settings.shutdown_grace_s)
         await end(aside)
         await asyncio.gather(*running)
-        with contextlib.suppress(*STORE_ERRORS):
-            await self._store.fleet.leave(self._store.holder)
+        with contextlib.suppress(*STORE_ERRORS, TimeoutError):
+            async with asyncio.timeout(PARTING_S):
+                await self._store.fleet.leave(self._store.holder)
+                await self._store.mending.resign()
 
     def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""
@@ -328,6 +339,7 @@ async def serve_web(
     aside = [
         asyncio.create_task(store.news.run()),
         asyncio.create_task(every(CLOCK_EVERY_S, lambda _: store.sync_clock(), store.now_ms)),
+        asyncio.create_task(every(KEEP_BODIES_EVERY_S, lambda _: Reconciler(store).keep_bodies(), store.now_ms)),
     ]
     await server.started()
     log.info("process.started", process=process, address=server.address, gateway=settings.onysoft_base_url)

@@ -25,10 +25,12 @@ from jobs.pacing import SUBMISSIONS
 from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
 from worker.dispatch import Dispatch
 from worker.fleet import Fleet
+from worker.housekeeping import Housekeeping
 from worker.ids import new_rev
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel
 from worker.link import Argument, Link, pairs
 from worker.listing import Listing
+from worker.mending import Mending
 from worker.news import News
 from worker.outbox import Outbox
 from worker.quarantine import Quarantine, as_json
@@ -116,6 +118,8 @@ class Store:
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
         self.quarantine = Quarantine(link, self.keys)
+        self.housekeeping = Housekeeping(link, self.keys)
+        self.mending = Mending(link, self.keys, self.dispatch, self._holder)
         self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
@@ -124,8 +128,9 @@ class Store:
 
     async def sync_clock(self) -> None:
         """Read Redis's clock, and whether it has only just started."""
+        asked_s = clock_s()
         seconds, micros = await self._link.command("TIME")
-        self._clock.set(int(seconds) * 1000 + int(micros) // 1000)
+        self._clock.set(int(seconds) * 1000 + int(micros) // 1000, asked_s=asked_s)
         uptime = _UPTIME.search(await self._link.command("INFO", "server"))
         self._link.interrupted |= uptime is None or int(uptime[1]) * 1000 < LEASE_MS
 
@@ -271,7 +276,7 @@ class Store:
         )
         if interrupted:
             self._link.interrupted = False
-        self._clock.set(int(now))
+        self._clock.set(int(now), asked_s=sent_s)
         valid_until_s = sent_s + LEASE_MS / 1000
         return Claims(
             tuple(
@@ -349,52 +354,3 @@ class Store:
     async def listen(self, called: Callable[[], None]) -> NoReturn:
         """Call back whenever another process has made work due; raise ``RedisAway`` when the connection is lost."""
         await self._link.listen(self.keys.one("wake"), called)
-
-    # --- upkeep
-
-    async def overdue(self, now_ms: int, *, skip: int, limit: int) -> list[str]:
-        """Name jobs that have not ended by their deadline, the longest overdue first, without the first ``skip``."""
-        found = await self._link.command(
-            "ZRANGEBYSCORE", self.keys.one("deadlines"), "-inf", now_ms, "LIMIT", skip, limit
-        )
-        return [job_id.decode("utf-8", "replace") for job_id in found]
-
-    async def forget_deadline(self, job_id: str) -> None:
-        """Take a job without a record off the list of deadlines."""
-        await self._link.command("ZREM", self.keys.one("deadlines"), job_id)
-
-    async def ended_before(self, before_ms: int, *, skip: int, limit: int) -> list[str]:
-        """Name ended jobs that ended before a time, the oldest first, without the first ``skip``."""
-        ended = self.keys.one("ended")
-        found = await self._link.command("ZRANGEBYSCORE", ended, "-inf", before_ms, "LIMIT", skip, limit)
-        return [job_id.decode() for job_id in found]
-
-    async def forget_ended(self, job_id: str) -> None:
-        """Take a job without a record off the list of ended ones."""
-        await self._link.command("ZREM", self.keys.one("ended"), job_id)
-
-    async def prune(self, job: Job) -> bool:
-        """Delete an ended job and all that belongs to it, unless a delivery is pending."""
-        keys = self.keys
-        ids = [d.decode() for d in await self._link.command("LRANGE", keys.deliveries_of(job.id), 0, -1)]
-        highest = max((attempt.number for attempt in job.attempts), default=0)
-        return bool(
-            await self._link.script(
-                "prune",
-                [
-                    keys.job(job.id),
-                    keys.input(job.id),
-                    keys.timeline(job.id),
-                    keys.one("ended"),
-                    keys.index(job.status, job.spec.kind),
-                    keys.deliveries_of(job.id),
-                    keys.wheel(TRACK_WHEEL),
-                    keys.leases(TRACK_WHEEL),
-                    keys.deliveries("delivered"),
-                    keys.deliveries("dead"),
-                    keys.index(job.status, job.spec.kind, job.model),
-                    *(keys.delivery(d) for d in ids),
-                ],
-                [job.id, job.rev, highest, *ids],
-            )
-        )

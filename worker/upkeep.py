@@ -13,7 +13,7 @@ from jobs.decide import Fail
 from jobs.failures import own_failure
 from jobs.job import NewerRecord, UnreadableRecord
 from jobs.verdict import Code
-from worker.link import ABSENCE, STORE_ERRORS, RedisAway, unreadable
+from worker.link import ABSENCE, STORE_ERRORS, unreadable
 from worker.poison import end_job
 from worker.store import Applied, Store
 from worker.submit import tell_decision
@@ -35,7 +35,7 @@ class Prune:
         """Prune what is old enough; return how many jobs went."""
         before_ms = now_ms - self._retention_ms
         pruned = kept = 0
-        while batch := await self._store.ended_before(before_ms, skip=kept, limit=PRUNE_BATCH):
+        while batch := await self._store.housekeeping.ended_before(before_ms, skip=kept, limit=PRUNE_BATCH):
             gone = sum([await self._prune(job_id) for job_id in batch])
             pruned += gone
             kept += len(batch) - gone
@@ -49,9 +49,9 @@ class Prune:
         try:
             job = await self._store.get(job_id)
             if job is None:
-                await self._store.forget_ended(job_id)
+                await self._store.housekeeping.forget_ended(job_id)
                 return True
-            return job.ended and await self._store.prune(job)
+            return job.ended and await self._store.housekeeping.prune(job)
         except ABSENCE:
             raise
         except UnreadableRecord as error:
@@ -74,7 +74,7 @@ class Deadlines:
     async def run_once(self, now_ms: int) -> int:
         """Fail what is overdue; return how many jobs that were."""
         failed = skip = 0
-        while batch := await self._store.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
+        while batch := await self._store.housekeeping.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
             gone = [await self._fail(job_id, now_ms) for job_id in batch]
             failed += gone.count(True)
             skip += gone.count(False)
@@ -97,7 +97,7 @@ class Deadlines:
     async def _judge(self, job_id: str, now_ms: int) -> bool | None:
         job = await self._store.get(job_id)
         if job is None or job.ended:
-            await self._store.forget_deadline(job_id)
+            await self._store.housekeeping.forget_deadline(job_id)
             return None
         if job.status not in ON_SUBMIT_WHEEL:
             return False
@@ -116,7 +116,7 @@ async def every(period_s: float, run_once: Callable[[int], Awaitable[object]], n
     while True:
         try:
             await run_once(now_ms())
-        except RedisAway:
+        except ABSENCE:
             pass
         except Exception:  # noqa: BLE001 - the boundary of every duty of upkeep
             log.exception("upkeep.failed")

@@ -24,7 +24,8 @@ from worker.link import ABSENCE, STORE_ERRORS, unreadable
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
 BREATH_S = 0.005  # between two claims: what ends or becomes due meanwhile is gathered
-AWAY_PAUSE_S = 0.5
+AWAY_PAUSE_S, LONGEST_AWAY_PAUSE_S = 0.25, 2.0
+PARTING_S = 1.0  # for so long a Redis that does not answer is waited for at the end
 NEVER_MS = 1 << 62
 
 Duty = Callable[[Claim, Claims], Awaitable[None]]
@@ -74,10 +75,12 @@ class Wheel:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._held: dict[tuple[str, str], Claim] = {}
         self._called = asyncio.Event()
+        self._claiming = asyncio.timeout(None)
         self._stopping = False
         self._grace_s = 0.0
         self._sleeps_until_ms = 0
         self._claimed_s = 0.0
+        self._away_pause_s = AWAY_PAUSE_S
         for name in due.names:
             due.on_due[name] = self.call
 
@@ -106,6 +109,8 @@ class Wheel:
         self._stopping = True
         self._grace_s = grace_s
         self._called.set()
+        with contextlib.suppress(RuntimeError):  # no claim is under way
+            self._claiming.reschedule(asyncio.get_running_loop().time() + PARTING_S)
 
     async def _drain(self) -> None:
         if self._running and self._grace_s > 0:
@@ -116,8 +121,9 @@ class Wheel:
             await self._hand_back(list(left.values()))
 
     async def _hand_back(self, claims: Sequence[Claim]) -> None:
-        with contextlib.suppress(*STORE_ERRORS):
-            await asyncio.gather(*(self._due.release(claim, self._now_ms()) for claim in claims))
+        with contextlib.suppress(*STORE_ERRORS, TimeoutError):
+            async with asyncio.timeout(PARTING_S):
+                await asyncio.gather(*(self._due.release(claim, self._now_ms()) for claim in claims))
 
     async def _turn(self) -> float:
         """Claim once; return for how long to sleep, in seconds."""
@@ -128,13 +134,15 @@ class Wheel:
             return LONGEST_SLEEP_S
         self._claimed_s = clock_s()
         try:
-            claims = await self._due.claim(free)
-        except STORE_ERRORS as error:
-            log.warning("redis.away", wheel=self._name, error=str(error))
-            return AWAY_PAUSE_S
+            async with asyncio.timeout(None) as self._claiming:
+                claims = await self._due.claim(free)
+        except (*ABSENCE, TimeoutError):
+            self._away_pause_s = min(self._away_pause_s * 2, LONGEST_AWAY_PAUSE_S)
+            return self._away_pause_s
         except Exception:  # noqa: BLE001 - what lies in Redis may be anything, and the others' work goes on
             log.exception("duty.crashed", wheel=self._name)
-            return AWAY_PAUSE_S
+            return LONGEST_AWAY_PAUSE_S
+        self._away_pause_s = AWAY_PAUSE_S
         if self._stopping:
             await self._hand_back(claims.items)
             return 0.0
@@ -187,8 +195,8 @@ class Wheel:
             except Exception as error:  # noqa: BLE001 - the boundary of every duty
                 _tell(claim, error)
                 await self._bounds.crashed(claim, error)
-        except ABSENCE as error:
-            log.warning("redis.away", wheel=claim.wheel, member=claim.member, error=str(error))
+        except ABSENCE:
+            pass  # logged by the link, once for all; the lease runs out
         except Exception:  # noqa: BLE001 - what crashes here is due again when its lease has run out
             log.exception("duty.crashed", wheel=claim.wheel, member=claim.member)
 

@@ -18,6 +18,7 @@ from config.models import KINDS
 from jobs.counters import BUCKETS_S, COUNTERS, HISTOGRAMS, SCALES
 from jobs.job import Outcome
 from jobs.money import Resolution, Waste
+from jobs.places import Repair
 from jobs.states import ENDED
 from jobs.verdict import Code
 from worker.fleet import Overview
@@ -46,6 +47,7 @@ HELP = {
     "unknown_submits_total": "Submissions of unknown acceptance, by what was done about them.",
     "paid_unused_total": "Attempts that are, or may be, paid for and came to nothing, by why.",
     "paid_unused_cost_total": "What they cost, of those whose cost the gateway told.",
+    "upkeep_repairs_total": "What had fallen out of its place in Redis and was put back.",
     "held": "1 while submissions are held for this reason.",
 }
 HOLD_REASONS = (str(Code.UNAUTHORIZED), str(Code.INSUFFICIENT_BALANCE))
@@ -55,6 +57,7 @@ BOUNDED: Mapping[str, Sequence[tuple[str, ...]]] = {
     "webhook_dead_letters_total": [()],
     "unknown_submits_total": [(str(resolution),) for resolution in Resolution],
     "paid_unused_total": [("other", str(waste)) for waste in Waste],
+    "upkeep_repairs_total": [(str(repair),) for repair in Repair],
     "enqueues_rejected_total": [("arq", "invalid_request"), ("http", "invalid_request")],
     "attempts_total": [("other", str(outcome)) for outcome in Outcome],
     "gateway_requests_total": [("submit", "202"), ("look", "200")],
