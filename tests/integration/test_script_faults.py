@@ -16,11 +16,13 @@ from harness import Bench, Receiver, directed, eventually
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from jobs.destinations import Destination
 from jobs.pacing import SUBMISSIONS, Heard
 from worker import actions
 from worker.keys import submit_wheel
 from worker.link import Argument, Link, script_source
 from worker.listing import Filter
+from worker.reconcile import Reconciler
 from worker.signing import make_secret
 from worker.upkeep import Prune
 
@@ -29,7 +31,7 @@ SCRIPTS = sorted(
     for file in files("worker").joinpath("lua").iterdir()
     if (name := file.name.removesuffix(".lua")) not in {"pace", "destination"}  # included by others
 )
-CALLS_OF_EACH, CASES_OF_EACH = 4, 250
+CALLS_OF_EACH, CASES_OF_EACH = 4, 150
 RUBBISH = (b"", b"x", b"\xff\xfe", b"1e400", b"-1", b"nan", b"9" * 30, b"[", b'{"a":1}')
 SCORES = (float("inf"), float("-inf"), -1.0, 1e300)
 
@@ -40,7 +42,7 @@ class Call(NamedTuple):
     """A call of a script, and what lay in Redis before it."""
 
     name: str
-    keys: tuple[str, ...]
+    keys: tuple[str | bytes, ...]
     args: tuple[Argument, ...]
     state: State
 
@@ -96,7 +98,7 @@ def cases(db: Redis, calls: Sequence[Call], rng: random.Random) -> Iterator[tupl
     found = []
     for call in calls:
         lay(db, call.state)
-        for key in sorted({*call.state, *(key.encode() for key in call.keys)}):
+        for key in sorted({*call.state, *(key if isinstance(key, bytes) else key.encode() for key in call.keys)}):
             things = list(other_things(db, key))
             found += [(call, *thing) for thing in rng.sample(things, min(len(things), 12))]
     rng.shuffle(found)
@@ -210,6 +212,31 @@ async def by_hand(bench: Bench) -> None:
     await store.secrets.rotate(make_secret())
 
 
+async def walks(bench: Bench) -> None:
+    """Have things fallen out of their places be put back."""
+    mending = bench.store.mending
+    await mending.elect()
+    waiting, ended = await bench.submit(), await bench.submit()
+    await actions.cancel(bench.store, ended)
+    [delivery] = await bench.store.outbox.of_job(ended)
+    destination = Destination.of(delivery.url).id
+    call = await bench.pool.enqueue_job("generate", {"kind": "video", "input": {}})
+    assert call is not None
+    await bench.raw.zrem("onysoft:jobs", call.job_id)
+    await bench.raw.zrem("onysoft:wheel:submit:video", waiting)
+    await bench.raw.zadd("onysoft:index:failed:image:x", {"ghost": 1})
+    await bench.raw.hset("onysoft:leases:submit:video", "ghost", "x")
+    for places in ([f"onysoft:waiting:{destination}"], ["onysoft:wheel:deliver"]):
+        await bench.raw.delete(*places)
+        await Reconciler(bench.store).run_once()
+    walker = Reconciler(bench.store)
+    for _ in range(3):
+        await walker.run_once()
+    await mending.keep_bodies(0, 10)
+    await bench.store.housekeeping.forget_ended("ghost")
+    await mending.resign()
+
+
 @pytest.fixture
 async def recorded(
     bench: Bench, receiver: Receiver, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
@@ -219,6 +246,7 @@ async def recorded(
     recorder.listen(monkeypatch)
     await work(bench, receiver)
     await by_hand(bench)
+    await walks(bench)
     return recorder.calls
 
 
