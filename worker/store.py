@@ -215,6 +215,8 @@ class Store:
         """Read a job; raise ``NewerRecord`` for a newer version's, ``UnreadableRecord`` for a damaged one."""
         (found,) = await self._link.each([("HGETALL", self.keys.job(job_id))])
         if isinstance(found, Exception):
+            if "WRONGTYPE" not in str(found):
+                raise found
             raise UnreadableRecord(job_id, "something else lies in its place") from found
         return decode(job_id, pairs(found)) if found else None
 
