@@ -19,7 +19,7 @@ from jobs.job import NewerRecord, UnreadableRecord
 from worker import actions, main, poison, reconcile
 from worker.enqueue import Conflict
 
-SEEDS, ROUNDS = range(5, 13), 10
+SEEDS, ROUNDS = range(20, 30), 10
 SHOWING = ("/v1/queues", "/v1/models", "/metrics", "/v1/jobs", "/v1/events")
 TEXTS = (b"", b"x", b"\xff\xfe", b"[]", b"{}", b"null", b"-1", b"1e400", b"9" * 40, b'"\\ud83d"', b"[" * 2000)
 OF_JOBS = ("job:", "input:", "timeline:", "deliveries-of:", "delivery:")
