@@ -33,9 +33,11 @@ EVENTS = frozenset(
         "fleet.held",
         "fleet.resumed",
         "job.parked",
+        "job.quarantined",
         "job.rejected",
         "job.retried",
         "jobs.pruned",
+        "key.set_aside",
         "key.unusual",
         "lease.lost",
         "process.started",
@@ -57,6 +59,7 @@ EVENTS = frozenset(
         "task.word_unknown",
         "upkeep.failed",
         "upkeep.repaired",
+        "work.poisoned",
     }
 )
 

@@ -55,6 +55,7 @@ class Overview:
     webhooks: Mapping[str, int]
     all_failing: int = 0  # destinations of webhooks
     failing: tuple[FailingDestination, ...] = ()  # the first of them
+    quarantined: int = 0  # jobs whose record cannot be read
     limit: tuple[int, int] = (0, 0)  # submissions in so many seconds, as the gateway's refusals have taught; 0: none
 
     @property
@@ -86,6 +87,7 @@ class Overview:
             "workers": [self._worker(worker) for worker in self.workers],
             "webhooks": dict(self.webhooks),
             "failing_destinations": [destination.view() for destination in self.failing],
+            "quarantined": self.quarantined,
         }
 
     def _queue(self, name: str, depth: Depth) -> dict[str, Any]:
@@ -161,6 +163,7 @@ class Fleet:
                     *(("ZCARD", keys.deliveries(state)) for state in STATES),
                     *(("HGETALL", key) for key in (keys.one("gate"), keys.pace(SUBMISSIONS)[0])),
                     *(("HGETALL", keys.one(name)) for name in ("cooldowns", "workers")),
+                    ("ZCARD", keys.one("quarantine")),
                 ]
             )
         )
@@ -187,6 +190,7 @@ class Fleet:
             },
             workers=tuple(sorted(_workers(workers), key=lambda worker: str(worker["id"]))),
             webhooks=webhooks,
+            quarantined=int(next(answers)),
             all_failing=sending.all_failing,
             failing=sending.failing,
         )

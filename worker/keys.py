@@ -12,6 +12,8 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:delivery:ID | hash | a delivery: event, URL, state, attempts, since which of them its schedule counts |
 | {p}:index:STATUS:KIND, {p}:index:STATUS:KIND:MODEL | sorted set | job ids by sequence |
 | {p}:deadlines | sorted set | jobs that have not ended by their deadline |
+| {p}:quarantine | sorted set | jobs whose record can be neither read nor mended, by when that was found |
+| {p}:aside:KEY | as it was | what lay in a key of ours and was not of its type; for a week |
 | {p}:ended | sorted set | ended jobs by the time of their end |
 | {p}:deliveries:STATE | sorted set | delivery ids by sequence |
 | {p}:wheel:NAME, {p}:leases:NAME | sorted set, hash | what is due when; who holds it |

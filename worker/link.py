@@ -246,7 +246,7 @@ class Link:
         if len(commands) == 1:
             try:
                 return [await self._redis.execute_command(*commands[0])]
-            except NoScriptError as error:
+            except ResponseError as error:  # its own answer, and not that of the others of its batch
                 return [error]
         async with self._redis.pipeline(transaction=False) as pipe:
             for command in commands:

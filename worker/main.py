@@ -36,6 +36,7 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
+from worker.poison import QUARANTINE_EVERY_S, DeliveryBounds, JobBounds, Quarantined
 from worker.reconcile import KEEP_BODIES_EVERY_S, Reconciler
 from worker.signing_secrets import SigningSecrets
 from worker.spool import Spool
@@ -137,6 +138,7 @@ class Parts:
     intake: Intake
     acceptances: Acceptances
     prune: Prune
+    quarantined: Quarantined
 
 
 class WorkerProcess:
@@ -163,6 +165,7 @@ class WorkerProcess:
         spool = Spool(settings.data_dir, prefix=settings.key_prefix)
         acceptances = Acceptances(store, spool, settings, random.Random())  # noqa: S311 - jitter is no secret
         deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
+        bounds = JobBounds(store)
         parts = Parts(
             submit=Wheel(
                 Wheels(
@@ -174,17 +177,26 @@ class WorkerProcess:
                 Submit(store, gateway, acceptances, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 now_ms=store.now_ms,
+                bounds=bounds,
             ),
             track=Wheel(
                 Wheels(store, (TRACK_WHEEL,), lane=LOOK_UPS),
                 Track(store, gateway, settings, self._models, random.Random()),  # noqa: S311
                 slots=settings.concurrency - half,
                 now_ms=store.now_ms,
+                bounds=bounds,
             ),
-            deliver=Wheel(store.dispatch, deliver, slots=settings.concurrency, now_ms=store.now_ms),
+            deliver=Wheel(
+                store.dispatch,
+                deliver,
+                slots=settings.concurrency,
+                now_ms=store.now_ms,
+                bounds=DeliveryBounds(store, deliver),
+            ),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
             acceptances=acceptances,
             prune=Prune(store, retention_s=settings.retention_s),
+            quarantined=Quarantined(store, retention_s=settings.retention_s),
         )
         try:
             await self._run_parts(parts, secrets, stop)
@@ -202,6 +214,7 @@ class WorkerProcess:
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(RECOVER_EVERY_S, parts.acceptances.recover, self._store.now_ms)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
+            asyncio.create_task(every(QUARANTINE_EVERY_S, parts.quarantined.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(Reconciler(self._store).run()),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),

@@ -10,9 +10,8 @@ written is whole, what was claimed comes back after one lease.
 Time is Redis's: each claim brings the server's clock, and between claims it is carried on by ``clock_s``.
 """
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,7 +20,7 @@ from config.models import Models
 from jobs.changes import Change
 from jobs.counters import Counter
 from jobs.delivering import Schedule
-from jobs.job import Job, Look, UnreadableRecord, from_form, look_form
+from jobs.job import Job, Look, UnreadableRecord, look_form
 from jobs.pacing import SUBMISSIONS
 from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
 from worker.dispatch import Dispatch
@@ -34,7 +33,9 @@ from worker.listing import Listing
 from worker.mending import Mending
 from worker.news import News
 from worker.outbox import Outbox
-from worker.record import NotARecord, read_record, write_part
+from worker.quarantine import Quarantine, as_json
+from worker.reading import decode
+from worker.record import write_part
 from worker.signing_secrets import KeptSecrets
 from worker.step import Steps, heard_of
 
@@ -116,6 +117,7 @@ class Store:
         self.fleet = Fleet(link, self.keys, self.dispatch)
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
+        self.quarantine = Quarantine(link, self.keys)
         self.housekeeping = Housekeeping(link, self.keys)
         self.mending = Mending(link, self.keys, self.dispatch, self._holder)
         self.secrets = KeptSecrets(link, self.keys, self.now_ms)
@@ -190,7 +192,7 @@ class Store:
                 return Wait(int(answer[1]))
             case b"exists":
                 stored = dict(zip(answer[1::2], answer[2::2], strict=True))
-                return Exists(_decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
+                return Exists(decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
             case _:
                 if claim is not None and answer[1] == b"lease":
                     log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
@@ -210,9 +212,13 @@ class Store:
             callback(due_ms)
 
     async def get(self, job_id: str) -> Job | None:
-        """Read a job; raise ``UnreadableRecord`` where this version cannot."""
-        found = await self._link.command("HGETALL", self.keys.job(job_id))
-        return _decode(job_id, pairs(found)) if found else None
+        """Read a job; raise ``NewerRecord`` for a newer version's, ``UnreadableRecord`` for a damaged one."""
+        (found,) = await self._link.each([("HGETALL", self.keys.job(job_id))])
+        if isinstance(found, Exception):
+            if "WRONGTYPE" not in str(found):
+                raise found
+            raise UnreadableRecord(job_id, "something else lies in its place") from found
+        return decode(job_id, pairs(found)) if found else None
 
     async def is_taken_by_others(self, job_id: str) -> bool:
         """Tell whether something that no worker of ours has written lies where a job's record goes."""
@@ -223,12 +229,17 @@ class Store:
         return any(kind not in {b"none", ours} for kind, ours in zip(found, places.values(), strict=True))
 
     async def input(self, job_id: str) -> bytes:
-        """Read a job's input as canonical JSON."""
-        return await self._link.command("GET", self.keys.input(job_id)) or b"{}"
+        """Read a job's input as canonical JSON; raise ``UnreadableRecord`` where it is gone."""
+        found: bytes | None = await self._link.command("GET", self.keys.input(job_id))
+        if not found:
+            raise UnreadableRecord(job_id, "its input is gone")
+        return found
 
     async def timeline(self, job_id: str) -> list[dict[str, Any]]:
-        """Read what happened to a job, oldest first."""
-        return [json.loads(line) for line in await self._link.command("LRANGE", self.keys.timeline(job_id), 0, -1)]
+        """Read what happened to a job, oldest first; what cannot be read is left out."""
+        (found,) = await self._link.each([("LRANGE", self.keys.timeline(job_id), 0, -1)])
+        lines = [as_json(line) for line in found] if isinstance(found, list) else []
+        return [line for line in lines if isinstance(line, dict) and {"at", "event"} <= line.keys()]
 
     async def count(self, name: str, *labels: str) -> None:
         """Raise a counter that goes with no job."""
@@ -343,11 +354,3 @@ class Store:
     async def listen(self, called: Callable[[], None]) -> NoReturn:
         """Call back whenever another process has made work due; raise ``RedisAway`` when the connection is lost."""
         await self._link.listen(self.keys.one("wake"), called)
-
-
-def _decode(job_id: str, stored: Mapping[bytes, bytes]) -> Job:
-    """Read a record; raise ``UnreadableRecord`` for a newer schema or anything that is not a record."""
-    try:
-        return from_form(job_id, read_record(stored))
-    except NotARecord as error:
-        raise UnreadableRecord(job_id, str(error)) from error

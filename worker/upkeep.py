@@ -11,10 +11,11 @@ from jobs import late
 from jobs.changes import ON_SUBMIT_WHEEL, settle
 from jobs.decide import Fail
 from jobs.failures import own_failure
-from jobs.job import UnreadableRecord
+from jobs.job import NewerRecord, UnreadableRecord
 from jobs.verdict import Code
 from worker.housekeeping import Pruned
 from worker.link import ABSENCE, STORE_ERRORS, unreadable
+from worker.poison import end_job
 from worker.store import Applied, Store
 from worker.submit import tell_decision
 
@@ -54,7 +55,11 @@ class Prune:
             return await self._store.housekeeping.prune(job) if job.ended else Pruned.LEFT
         except ABSENCE:
             raise
-        except (UnreadableRecord, *STORE_ERRORS) as error:  # likewise
+        except UnreadableRecord as error:
+            unreadable("job", job_id, error)
+            is_newer = isinstance(error, NewerRecord)
+            return Pruned.GONE if not is_newer and await self._store.quarantine.delete(job_id) else Pruned.LEFT
+        except STORE_ERRORS as error:  # likewise
             unreadable("job", job_id, error)
             return Pruned.LEFT
 
@@ -83,9 +88,13 @@ class Deadlines:
             return await self._judge(job_id, now_ms)
         except ABSENCE:
             raise
-        except (UnreadableRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
+        except (NewerRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
             unreadable("job", job_id, error)
             return False
+        except UnreadableRecord as error:
+            unreadable("job", job_id, error)
+            await end_job(self._store, job_id, str(error))
+            return None
 
     async def _judge(self, job_id: str, now_ms: int) -> bool | None:
         job = await self._store.get(job_id)

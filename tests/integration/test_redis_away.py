@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 from harness import Bench, Sandbox, directed, eventually
 from redis import Redis
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
@@ -253,3 +253,14 @@ async def test_redis_that_stood_still_costs_nobody_a_claim(bench: Bench, sandbox
         await patiently(bench.store.ping)
         await assert_done_once(bench, sandbox, "t")
     assert sandbox.stats()["accepted"] == 1
+
+
+async def test_the_error_of_a_script_is_nobody_elses(bench: Bench) -> None:
+    """Also where the script had to be sent first: what left together with it is answered by itself."""
+    await bench.raw.set("onysoft:gate", "x")
+    await bench.raw.script_flush()
+    claimed, answered = await asyncio.gather(
+        bench.store.claim(["submit:video"], limit=1), bench.store.quarantine.count(), return_exceptions=True
+    )
+    assert isinstance(claimed, ResponseError)
+    assert answered == 0

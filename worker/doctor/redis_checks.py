@@ -195,6 +195,12 @@ def _queues(overview: Overview) -> Iterator[Finding]:
         yield Finding(
             "cooldown", "warning", says, "wait: one submission tries it then (QUOTA_RESET, where it was not told)"
         )
+    if lying := overview.quarantined:
+        says = f"{lying} {'job has' if lying == 1 else 'jobs have'} a damaged record and cannot go on"
+        mend = (
+            "the log names them (job.quarantined), `onysoft-worker show ID` says what is wrong; gone RETENTION_S later"
+        )
+        yield Finding("quarantine", "warning", says, mend)
     late = {name: depth for name, depth in overview.queues.items() if depth.oldest_s > OLDEST_S}
     for name, depth in late.items():
         says = f"the oldest entry of {name} is due for {depth.oldest_s / 60:.0f} min ({depth.due} are due)"

@@ -25,6 +25,9 @@ for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
 
 local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubbish counts as nothing
 
+for i = 2, #KEYS do  -- all that could fail on a wrong type, before the first write
+  redis.call((i <= 3 or (i > 5 and i % 2 == 1)) and 'HLEN' or 'ZCARD', KEYS[i])
+end
 -- At maxmemory no submission begins; the other wheels go on, since their first write needs no memory (see apply).
 if not gated then
   redis.call('HDEL', KEYS[1], '')

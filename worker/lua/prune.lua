@@ -7,13 +7,13 @@
 --          the job is kept for as long as if it had ended then
 -- INVARIANT  a job with a pending delivery is never deleted; neither is one that was opened again.
 if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[2] then return 0 end
+for _, i in ipairs({4, 5, 7, 8, 9, 10, 11}) do redis.call(i == 8 and 'HLEN' or 'ZCARD', KEYS[i]) end
 if (tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0) > 0 then
   local clock = redis.call('TIME')
   redis.call('ZREM', KEYS[4], '')  -- needs no memory, so that the rest is written however full Redis is
   redis.call('ZADD', KEYS[4], 'XX', clock[1] * 1000 + math.floor(clock[2] / 1000), ARGV[1])
   return 2
 end
-for i = 7, 11 do redis.call(i == 8 and 'HLEN' or 'ZCARD', KEYS[i]) end
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[11], ARGV[1])

@@ -22,7 +22,7 @@ from worker.link import STORE_ERRORS, RedisAway, RedisRefused
 from worker.record import view
 from worker.store import Store
 from worker.web.body import MAX_BATCH, decode_json, read_body
-from worker.web.openapi import CREATE_JOB, CREATE_JOBS, LOCATION, problems, shown
+from worker.web.openapi import CREATE_JOB, CREATE_JOBS, LOCATION, UNREADABLE, problems, shown
 from worker.web.problems import Kind, Refusal, problem_object, refusal_of, unavailable
 from worker.web.services import EXTRA_PATIENCE_S_PER_MB, PATIENCE_S, answer, redis_answering, services
 
@@ -91,6 +91,7 @@ def rejections(request: Request) -> Rejections:
             Kind.INVALID_REQUEST,
             Kind.UNAVAILABLE,
             Kind.STORAGE_FULL,
+            *UNREADABLE,
         ),
     },
     openapi_extra=CREATE_JOB,

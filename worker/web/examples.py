@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.job import MEND_IT
 from jobs.request import Fault
 from worker.memory import RedisMemory
 from worker.web.problems import MEND, Kind, Refusal, problem_object
@@ -198,6 +199,7 @@ FLEET_EXAMPLE = {
             "next_try_at": "2026-03-02T18:23:20.100Z",
         }
     ],
+    "quarantined": 0,
     "money": {
         "paid_unused": {
             "total": 2,
@@ -302,6 +304,14 @@ REFUSALS: Mapping[Kind, Refusal] = {
             (
                 Kind.CURSOR_EXPIRED,
                 "events after it are no longer kept: start again without a cursor, and list the jobs",
+            ),
+            (
+                Kind.RECORD_DAMAGED,
+                f"the record of job order-1841 cannot be read: KeyError: 'spec'; {MEND_IT}",
+            ),
+            (
+                Kind.NEWER_VERSION,
+                "job order-1841 was written by a newer version: ask one of that version",
             ),
             (Kind.METHOD_NOT_ALLOWED, "allowed here: GET, HEAD"),
             (Kind.INTERNAL_ERROR, "the log has it under this answer's X-Request-Id"),
