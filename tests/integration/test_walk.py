@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from harness import Bench, Receiver, Sandbox, directed, eventually
 from redis.exceptions import RedisError
-from walking import counted, delivery_of, dump, walk
+from walking import contents, counted, delivery_of, dump, walk
 
 from config.models import load_models
 from jobs import changes
@@ -36,9 +36,9 @@ async def test_a_record_of_a_newer_version_is_left_alone(bench: Bench) -> None:
     for name in (job_id, other_id):
         await bench.raw.hset(f"onysoft:job:{name}", mapping={"schema": 99, "status": "dreaming"})
     await bench.raw.delete("onysoft:wheel:submit:video", f"onysoft:waiting:{queue}")
-    before = await dump(bench)
+    before = await contents(bench)
     assert await walk(bench) == {}
-    assert await dump(bench) == before
+    assert await contents(bench) == before
 
 
 async def test_a_record_that_cannot_be_read_is_left_alone(bench: Bench) -> None:
@@ -127,11 +127,11 @@ async def fails_whole(
         pipe.type(name).delete(name)
         kind = (await pipe.execute())[-2]
     await (bench.raw.set(name, "x") if kind != b"string" else bench.raw.hset(name, "x", "x"))
-    before = await dump(bench)
+    before = await contents(bench)
     try:
         await call()
     except RedisError:
-        assert await dump(bench) == before, name
+        assert await contents(bench) == before, name
         return True
     return False
 

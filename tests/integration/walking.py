@@ -39,3 +39,19 @@ async def dump(bench: Bench) -> dict[bytes, bytes]:
         for key in keys:
             pipe.dump(key)
         return dict(zip(keys, await pipe.execute(), strict=True))
+
+
+READS = {b"hash": ["HGETALL"], b"zset": ["ZRANGE", 0, -1, "WITHSCORES"], b"list": ["LRANGE", 0, -1], b"string": ["GET"],
+         b"stream": ["XRANGE", "-", "+"]}  # fmt: skip
+
+
+async def contents(bench: Bench) -> dict[bytes, object]:
+    """Read all there is in Redis: unlike a dump it is the same however Redis keeps it."""
+    keys = await bench.raw.keys()
+    async with bench.raw.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.type(key)
+        for key, kind in zip(keys, await pipe.execute(), strict=True):
+            command, *more = READS[kind]
+            pipe.execute_command(str(command), key, *more)
+        return dict(zip(keys, await pipe.execute(), strict=True))
