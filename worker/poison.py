@@ -37,7 +37,7 @@ from worker.link import ABSENCE, STORE_ERRORS, unreadable
 from worker.quarantine import ANOTHERS, UNCOUNTED, as_json
 from worker.record import NewerSchema, check_schema
 from worker.signing_secrets import UnreadableSecret
-from worker.store import Applied, Stale, Store
+from worker.store import Applied, Store
 from worker.submit import tell_decision
 
 PAUSES_MS = (1_000, 5_000, 30_000, 120_000)  # after each crash in a row but the last
@@ -291,9 +291,9 @@ async def _failed(store: Store, job_id: str, stored: Mapping[bytes, bytes], why:
     words = f"the job's record was damaged, and what was there is kept in its field 'damaged': {why}"
     failure = shown_failure(own_failure(Code.INTERNAL_ERROR, words))
     await store.quarantine.clear_of_job(job_id, spec.webhook_url)
-    await store.quarantine.keep(job_id, stored)
+    rev = await store.quarantine.keep(job_id, stored, store.new_rev())
     for attempts in (readable_attempts(as_json(stored.get(b"state"))), ()):
-        before = Job(spec, stored[b"rev"].decode(), known, now_ms, deadline_at_ms=now_ms, attempts=attempts)
+        before = Job(spec, rev, known, now_ms, deadline_at_ms=now_ms, attempts=attempts)
         after = replace(before, rev=store.new_rev(), status=Status.FAILED, completed_at_ms=now_ms, failure=failure)
         looks: dict[int, int | None] = {}
         for attempt in attempts:
@@ -308,7 +308,7 @@ async def _failed(store: Store, job_id: str, stored: Mapping[bytes, bytes], why:
             result = await store.apply(change)
         except DAMAGES:
             continue
-        if isinstance(result, Stale):
+        if not isinstance(result, Applied):
             return False
         elsewhere = [status for status in Status if status is not Status.FAILED]
         places = [(status, spec.kind, model) for status in elsewhere for model in (None, *spec.models)]

@@ -51,10 +51,18 @@ class Quarantine:
         """Read a record as it lies there; raise ``ResponseError`` where it is none."""
         return pairs(await self._link.command("HGETALL", self._keys.job(job_id)))
 
-    async def keep(self, job_id: str, stored: Mapping[bytes, bytes]) -> None:
-        """Note in a record what it was before it is made readable again; what was noted first stays."""
+    async def keep(self, job_id: str, stored: Mapping[bytes, bytes], fresh_rev: str) -> str:
+        """Note in a record what it was before it is made readable again, and give its rev, a fresh one for none.
+
+        What was noted first stays.
+        """
         kept = {name: stored.get(name.encode(), b"").decode("utf-8", "backslashreplace") for name in KEPT_FIELDS}
         await self._link.command("HSETNX", self._keys.job(job_id), "damaged", json.dumps(kept))
+        rev = stored.get(b"rev", b"").decode("utf-8", "replace")
+        if not rev or rev.encode() != stored[b"rev"]:
+            await self._link.command("HSET", self._keys.job(job_id), "rev", fresh_rev)
+            return fresh_rev
+        return rev
 
     async def take(self, job_id: str, track_member: str, now_ms: int) -> bool:
         """Put a job there; False where it lay there before."""
