@@ -47,6 +47,8 @@ EVENTS = frozenset(
         "request.failed",
         "request.refused",
         "redis.back",
+        "storage.freed",
+        "storage.full",
         "task.accepted",
         "task.ended_late",
         "task.jobless",

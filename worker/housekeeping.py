@@ -1,9 +1,19 @@
 """Owns what upkeep reads and deletes: jobs past their deadline, and ended ones that have been kept for long enough."""
 
+from enum import IntEnum
+
 from jobs.job import Job
 from jobs.states import ENDED
 from worker.keys import TRACK_WHEEL, Keys
 from worker.link import Link
+
+
+class Pruned(IntEnum):
+    """What became of an ended job: it had changed meanwhile, is gone, or is looked at later, for a pending delivery."""
+
+    LEFT = 0
+    GONE = 1
+    PUT_OFF = 2
 
 
 class Housekeeping:
@@ -34,12 +44,12 @@ class Housekeeping:
         """Take a job without a record off the list of ended ones."""
         await self._link.script("forget", [self._keys.one("ended"), self._keys.job(job_id)], [job_id, ""])
 
-    async def prune(self, job: Job) -> bool:
+    async def prune(self, job: Job) -> Pruned:
         """Delete an ended job and all that belongs to it, unless a delivery is pending."""
         keys = self._keys
         ids = [d.decode() for d in await self._link.command("LRANGE", keys.deliveries_of(job.id), 0, -1)]
         highest = max((attempt.number for attempt in job.attempts), default=0)
-        return bool(
+        return Pruned(
             await self._link.script(
                 "prune",
                 [

@@ -122,15 +122,21 @@ class Link:
         return answers
 
     async def atomic(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
-        """Run plain commands as of one moment; raise the first error of any."""
+        """Run commands that only read as of one moment; raise the first error of any.
+
+        A Redis at its maxmemory takes no transaction, whatever is in it: there they are run one after the other.
+        """
+        asked = [tuple(command) for command in commands]
         try:
             async with self._atomic, self._redis.pipeline(transaction=True) as pipe:
-                for command in commands:
+                for command in asked:
                     pipe.execute_command(*command)
                 answers = list(await pipe.execute(raise_on_error=False))
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
+        except OutOfMemoryError:
+            return await self.together(asked)
         except (RedisError, OSError) as error:
             raise self._failed(error) from error
         self._succeeded()

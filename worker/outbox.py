@@ -174,10 +174,7 @@ class Outbox:
         if ids and not needed:
             return
         bound = "{}-{}".format(*min([(before_ms, 0), *needed]))
-        last = await self._link.command("XREVRANGE", events, f"({bound}", "-", "COUNT", 1)
-        if last:  # noted first: a reader whose cursor is older is told so, and never skips over what is gone
-            await self._link.command("HSET", self._keys.one("gate"), "events_trimmed", last[0][0])
-            await self._link.command("XTRIM", events, "MINID", bound)
+        await self._link.script("trim", [events, self._keys.one("gate")], [bound])
 
 
 def _name(stored: bytes) -> str:

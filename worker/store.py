@@ -247,9 +247,7 @@ class Store:
 
     async def reply(self, token: str, answer: bytes) -> bool:
         """Answer a caller of the arq door, who has a minute to fetch it; False where it has said that it went."""
-        key = self.keys.reply(token)
-        entries, _ = await self._link.together([("RPUSH", key, answer), ("PEXPIRE", key, REPLY_MS)])
-        return int(entries) == 1
+        return int(await self._link.script("reply", [self.keys.reply(token)], [answer, REPLY_MS])) == 1
 
     async def counters(self) -> dict[tuple[str, ...], int]:
         """Read all counters: name and labels, and what each has come to."""

@@ -1,46 +1,18 @@
-"""What has fallen out of its place in Redis is put back, counted, and ends well; what is in order is never touched."""
+"""What has fallen out of its place in Redis is put back, counted, and ends well."""
 
-import asyncio
-import json
 from collections import Counter
-from contextlib import AsyncExitStack
-from dataclasses import replace
-from itertools import product
 
 import pytest
-from arq.constants import in_progress_key_prefix, job_key_prefix
-from harness import Bench, Receiver, Sandbox, directed, eventually, json_bytes
+from harness import Bench, Receiver, directed, eventually
+from walking import counted, delivery_of, walk
 
-from config.models import load_models
 from jobs import changes
-from jobs.destinations import Destination
-from jobs.failures import own_failure
-from jobs.job import Attempt, Outcome
 from jobs.pacing import SUBMISSIONS
-from jobs.places import Repair, places
-from jobs.verdict import Code
-from worker import actions, reconcile
+from jobs.places import Repair
+from worker import actions
 from worker.claims import LEASE_MS
-from worker.keys import ARQ_BODY, ARQ_LOCK, submit_wheel
-from worker.main import open_store
-from worker.reconcile import Reconciler
-from worker.store import Store
+from worker.keys import submit_wheel
 from worker.upkeep import Prune
-
-
-async def walk(bench: Bench, *, rounds: int = 1) -> dict[str, int]:
-    """Walk; give what was repaired, which the metrics have to tell as well."""
-    before, walker, repaired = await counted(bench), Reconciler(bench.store), Counter[str]()
-    for _ in range(rounds):
-        repaired += await walker.run_once()
-    assert await counted(bench) - before == repaired
-    return dict(repaired)
-
-
-async def counted(bench: Bench) -> Counter[str]:
-    """Read the counters of repairs."""
-    rows = await bench.store.counters()
-    return Counter({row[1]: value for row, value in rows.items() if row[0] == "upkeep_repairs_total"})
 
 
 async def test_a_job_that_is_on_no_submit_wheel_is_put_back(bench: Bench) -> None:
@@ -171,14 +143,6 @@ async def _attempted(bench: Bench, job_id: str) -> bool:
     return any(delivery.attempts for delivery in await bench.store.outbox.of_job(job_id))
 
 
-async def delivery_of(bench: Bench) -> tuple[str, str, str]:
-    """Make a job that ended with a delivery pending, nobody being there to send it; give job, delivery, queue."""
-    job_id = await bench.submit()
-    await actions.cancel(bench.store, job_id)
-    [delivery] = await bench.store.outbox.of_job(job_id)
-    return job_id, delivery.id, Destination.of(delivery.url).id
-
-
 async def is_received(bench: Bench, receiver: Receiver, job_id: str) -> None:
     """Have a worker deliver."""
 
@@ -296,182 +260,3 @@ async def test_nobody_waits_to_take_over_for_longer_than_a_lease(bench: Bench) -
         await bench.raw.hset("onysoft:gate", "takeover_from_ms", store.now_ms() + 86_400_000)
         await claim
         assert int(await bench.raw.hget("onysoft:gate", "takeover_from_ms")) <= store.now_ms() + LEASE_MS
-
-
-# --- arq's own traps
-
-
-async def test_a_call_that_stands_on_no_queue_is_taken(bench: Bench) -> None:
-    """Its id would have been blocked, and its caller waited in vain."""
-    assert (ARQ_BODY.decode(), ARQ_LOCK.decode()) == (job_key_prefix, in_progress_key_prefix)
-    await bench.pool.enqueue_job("generate", {"kind": "video", "input": directed()}, _job_id="lost")
-    await bench.raw.delete("onysoft:jobs")
-    assert await walk(bench) == {}
-    assert await walk(bench, rounds=2) == {Repair.ARQ_ENTRY: 1}
-    async with bench.worker():
-        assert (await bench.ended("lost"))["status"] == "completed"
-
-
-async def test_calls_of_others_are_left_alone(bench: Bench) -> None:
-    """Another function's, one on another's queue, one that a worker of another's is at, and a pickle."""
-    await bench.pool.enqueue_job("send_mail", "x", _job_id="mail", _queue_name="mail:queue")
-    await bench.pool.enqueue_job("generate", {}, _job_id="theirs", _queue_name="other:jobs")
-    await bench.pool.enqueue_job("generate", {}, _job_id="locked", _queue_name="nowhere")
-    await bench.raw.set("arq:in-progress:locked", "1")
-    await bench.raw.delete("mail:queue", "nowhere")
-    await bench.raw.set("arq:job:pickled", b"\x80\x04N.")
-    await bench.raw.lpush("arq:job:listed", "x")
-    before = set(await bench.raw.keys())
-    assert await walk(bench, rounds=3) == {}
-    assert set(await bench.raw.keys()) == before
-
-
-async def test_a_call_that_is_locked_for_ever_is_unlocked(bench: Bench) -> None:
-    """A lock that ends by itself is its holder's, one that does not is nobody's."""
-    for name in ("stuck", "held"):
-        await bench.pool.enqueue_job("generate", {"kind": "video", "input": directed()}, _job_id=name)
-    await bench.raw.set("arq:in-progress:stuck", "1")
-    await bench.raw.set("arq:in-progress:held", "1", px=60_000)
-    assert await walk(bench) == {Repair.ARQ_LOCK: 1}
-    assert await bench.raw.exists("arq:in-progress:held")
-    async with bench.worker():
-        assert (await bench.ended("stuck"))["status"] == "completed"
-
-
-async def test_a_call_that_waits_does_not_expire_unless_its_caller_asked_for_it(bench: Bench) -> None:
-    """A body lives for a day by arq's default; a caller's own time-out is its wish."""
-    request = {"kind": "video", "input": directed()}
-    for name, more in (("waits", {}), ("asked", {"_expires": 600})):
-        await bench.pool.enqueue_job("generate", {**request, "id": name}, _job_id=name, **more)
-    assert await walk(bench) == {}
-    call = {"t": None, "f": "generate", "a": [request], "k": {}, "et": bench.store.now_ms() - 86_000_000}
-    await bench.raw.set("arq:job:waits", json_bytes(call), px=400_000)
-    assert await walk(bench) == {Repair.ARQ_BODY: 1}
-    assert await bench.raw.pttl("arq:job:waits") == -1
-    assert await bench.raw.pttl("arq:job:asked") > 0
-
-
-# --- what is left alone
-
-
-async def test_a_record_of_a_newer_version_is_left_alone(bench: Bench) -> None:
-    """Byte for byte, with all that belongs to it, wherever it stands."""
-    job_id, _, queue = await delivery_of(bench)
-    other_id = await bench.submit()
-    for name in (job_id, other_id):
-        await bench.raw.hset(f"onysoft:job:{name}", mapping={"schema": 99, "status": "dreaming"})
-    await bench.raw.delete("onysoft:wheel:submit:video", f"onysoft:waiting:{queue}")
-    before = await dump(bench)
-    assert await walk(bench) == {}
-    assert await dump(bench) == before
-
-
-async def test_a_record_that_cannot_be_read_is_left_alone(bench: Bench) -> None:
-    """Its neighbours are judged all the same."""
-    ids = [await bench.submit() for _ in range(4)]
-    await bench.raw.hset(f"onysoft:job:{ids[0]}", "state", b'{"attempts": [')
-    await bench.raw.hset(f"onysoft:job:{ids[1]}", "state", json.dumps({"model_index": 9}))
-    await bench.raw.delete(f"onysoft:job:{ids[2]}")
-    await bench.raw.set(f"onysoft:job:{ids[2]}", "foreign")
-    await bench.raw.set("onysoft:leases:rubbish", "x")
-    await bench.raw.set("onysoft:waiting:rubbish", "x")
-    await bench.raw.set("onysoft:index:queued:rubbish", "x")
-    await bench.raw.set(b"onysoft:job:\xff\xfe", "x")
-    await bench.raw.delete("onysoft:wheel:submit:video")
-    records = [await bench.raw.dump(f"onysoft:job:{name}") for name in ids]
-    assert await walk(bench) == {Repair.SUBMIT_WHEEL: 1}
-    assert [await bench.raw.dump(f"onysoft:job:{name}") for name in ids] == records
-
-
-async def dump(bench: Bench) -> dict[bytes, bytes | None]:
-    """Take all there is in Redis."""
-    return {key: await bench.raw.dump(key) for key in await bench.raw.keys()}
-
-
-async def test_what_is_watched_is_never_taken_for_over_at_a_glance(bench: Bench) -> None:
-    """Whatever its attempt came to: where its task may yet end and is on no wheel, the whole record is judged."""
-    watched, over = list[str](), list[str]()
-    own = own_failure(Code.CANCELED, "")
-    for number, (outcome, code, status, task_id) in enumerate(
-        product((None, *Outcome), (None, *Code), (None, 200, 404, 500), (None, "task"))
-    ):
-        spec = (await bench.job(await bench.submit(id=f"of-{number}"))).spec
-        failure = {**changes.shown_failure(own), "code": str(code), "http_status": status} if code else None
-        attempt = Attempt(1, spec.models[0], 0, 1, "k", 1, task_id=task_id, outcome=outcome, failure=failure)
-        job = replace(await bench.job(spec.id), attempts=(attempt,), rev="r")
-        await bench.store.apply(
-            replace(changes.create(spec, now_ms=1, rev="r"), before=await bench.job(spec.id), after=job)
-        )
-        (watched if places(job).looks else over).append(job.id)
-    doubtful = set(await bench.store.mending.doubtful_jobs([*watched, *over]))
-    assert doubtful >= set(watched)
-    plainly = [name for name in over if name not in doubtful]
-    assert len(watched) > 50
-    assert len(plainly) > 50
-
-
-async def test_a_busy_system_has_nothing_to_repair(bench: Bench, sandbox: Sandbox, receiver: Receiver) -> None:
-    """Hundreds of jobs go through two workers, fail, park, are canceled and delivered, while the walk never rests."""
-    sandbox.control(faults="default")
-    stop, rounds, repaired = asyncio.Event(), 0, Counter[str]()
-    async with open_store(bench.redis_url, bench.settings, load_models()) as other:
-
-        async def walk_on() -> None:
-            nonlocal rounds, repaired
-            walker = Reconciler(other)
-            while not stop.is_set():
-                repaired += await walker.run_once()
-                rounds += 1
-
-        walking = asyncio.create_task(walk_on())
-        async with bench.worker(), replace(bench, store=other).worker():
-            ids = []
-            for number in range(300):
-                receiver.statuses += [500] * (number % 10 == 0)
-                kind, url = ("video", "image", "music")[number % 3], f"{receiver.url}/{number % 7}"
-                events = ["job.processing", "job.waiting", "job.failed_over", "job.completed", "job.failed"]
-                request = {"kind": kind, "webhook_url": url, "webhook_events": events, "input": directed()}
-                if number % 2:
-                    ids.append(await bench.submit(id=f"job-{number}", **request))
-                else:
-                    await bench.pool.enqueue_job("generate", request, _job_id=f"job-{number}")
-                    ids.append(f"job-{number}")
-                if number % 10 == 3:
-                    await actions.cancel(bench.store, ids[-1])
-                if number % 20 == 3:
-                    await actions.retry(bench.store, ids[-1])
-            for job_id in ids:
-                await bench.ended(job_id, within_s=60)
-
-            async def delivered() -> bool:
-                return not await bench.raw.exists("onysoft:deliveries:pending")
-
-            await eventually(delivered)
-            await Prune(bench.store, retention_s=0).run_once(bench.store.now_ms())
-        stop.set()
-        await walking
-    assert dict(repaired) == {}
-    assert rounds > 3
-    assert not await counted(bench)
-
-
-async def test_one_worker_walks_and_another_follows_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second begins when the first has gone: at once where that said so, else when its election has run out."""
-    monkeypatch.setattr(reconcile, "ASK_EVERY_S", 0.1)
-
-    async def walks(store: Store) -> None:
-        async def check() -> bool:
-            return await bench.raw.get("onysoft:upkeep") == store.holder.encode()
-
-        await eventually(check)
-
-    await bench.raw.set("onysoft:upkeep", "one that died", px=300)
-    async with open_store(bench.redis_url, bench.settings, load_models()) as other, AsyncExitStack() as first:
-        await first.enter_async_context(bench.worker())
-        await walks(bench.store)
-        async with replace(bench, store=other).worker():
-            assert not await other.mending.elect()
-            assert await bench.store.mending.elect()
-            await first.aclose()
-            await walks(other)
-        assert not await bench.raw.exists("onysoft:upkeep")

@@ -165,16 +165,6 @@ async def test_redis_killed_for_longer_than_a_lease_while_posts_are_in_flight(
     assert sandbox.stats()["accepted"] == len(delays_s)
 
 
-async def out_of_memory(client: redis.asyncio.Redis) -> None:
-    """Have Redis refuse writes for want of memory."""
-    await client.config_set("maxmemory", 1)
-
-
-async def memory_again(client: redis.asyncio.Redis) -> None:
-    """Give it memory again."""
-    await client.config_set("maxmemory", 0)
-
-
 async def read_only(client: redis.asyncio.Redis) -> None:
     """Make Redis the replica of a dead host, as a failover does."""
     await client.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -188,11 +178,10 @@ async def writable(client: redis.asyncio.Redis) -> None:
 @pytest.mark.parametrize(
     ("refuse", "allow", "for_s"),
     [
-        (out_of_memory, memory_again, SOON_S),
         (read_only, writable, SOON_S),
-        (out_of_memory, memory_again, LONGER_THAN_A_LEASE_S),
+        (read_only, writable, LONGER_THAN_A_LEASE_S),
     ],
-    ids=["out_of_memory", "read_only", "out_of_memory_for_longer_than_a_lease"],
+    ids=["for_a_moment", "for_longer_than_a_lease"],
 )
 async def test_writes_refused_between_a_post_and_its_answer(
     refuse: Callable[[redis.asyncio.Redis], Any],

@@ -17,6 +17,9 @@
 --          {'wait', until}       a submission that is not to begin now: held, paused, its model is cooling, or paced
 -- INVARIANT  all checks and every read that could fail on a wrong type come before the first write, so that the step
 --            is written whole or not at all.
+-- MEMORY  A Redis at its maxmemory refuses a script whose first write needs memory, and lets any other do all of its
+--         writes. So a new job and the beginning of a submission are refused, and every other step of a job that is
+--         there is written: what has been paid for can end, and be pruned.
 -- include pace
 local at = 0
 local function take() at = at + 1; return ARGV[at] end
@@ -97,6 +100,7 @@ if begins ~= '' then
   clock_ms = clock[1] * 1000 + math.floor(clock_us / 1000)
 end
 if begins ~= '' then
+  redis.call('SETRANGE', KEYS[14], 0, '')  -- changes nothing, and is refused at maxmemory
   -- The claim saw the fleet as it was a moment ago: what has been learned since holds for this submission, too.
   local function number(name) return tonumber(redis.call('HGET', KEYS[16], name) or '0') or 0 end
   if redis.call('HEXISTS', KEYS[16], 'hold') == 1 and is_hold_probe ~= '1' then
@@ -114,6 +118,7 @@ if begins ~= '' then
   local room, again_ms = pace_room(lane, clock_ms)
   if room < 1 then return {'wait', string.format('%d', again_ms)} end
 end
+if expected_rev ~= '' then redis.call('ZREM', KEYS[9], '') end  -- needs no memory
 -- As many numbers as the step can need, in one go; those it does not use are skipped.
 local last_sequence = redis.call('INCRBY', KEYS[14], 1 + 2 * #events)
 local sequence = last_sequence - 1 - 2 * #events

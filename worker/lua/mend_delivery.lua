@@ -27,18 +27,23 @@ local function repair(what, ...)
   writes[#writes + 1] = {...}
 end
 
-if not is_of_a_job and state ~= 'pending' then
-  for _, each in ipairs(STATES) do writes[#writes + 1] = {'ZREM', prefix .. ':deliveries:' .. each, id} end
+local is_left = not is_of_a_job and state ~= 'pending'
+for _, each in ipairs(STATES) do
+  local index = prefix .. ':deliveries:' .. each
+  local score = redis.call('ZSCORE', index, id)
+  if is_left then
+    writes[#writes + 1] = {'ZREM', index, id}
+  elseif each == state and score ~= seq then
+    repair('delivery_index', 'ZADD', index, seq, id)
+  elseif each ~= state and score then
+    repair('delivery_index', 'ZREM', index, id)
+  end
+end
+if is_left then
   writes[#writes + 1] = {'LREM', KEYS[4], 0, id}
   repair('delivery_left', 'DEL', KEYS[1])
-else
-  for _, each in ipairs(STATES) do
-    local index = prefix .. ':deliveries:' .. each
-    local score = redis.call('ZSCORE', index, id)
-    if each == state and score ~= seq then repair('delivery_index', 'ZADD', index, seq, id) end
-    if each ~= state and score then repair('delivery_index', 'ZREM', index, id) end
-  end
-  if is_of_a_job and not listed then repair('delivery_index', 'RPUSH', KEYS[4], id) end
+elseif is_of_a_job and not listed then
+  repair('delivery_index', 'RPUSH', KEYS[4], id)
 end
 local is_nameless = false
 if state == 'pending' then

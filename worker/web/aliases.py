@@ -122,6 +122,7 @@ for _kind in KINDS:
                 Kind.PAYLOAD_TOO_LARGE,
                 Kind.INVALID_REQUEST,
                 Kind.UNAVAILABLE,
+                Kind.STORAGE_FULL,
                 *UNREADABLE,
             ),
         },

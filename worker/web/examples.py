@@ -5,6 +5,7 @@ from typing import Any
 
 from jobs.job import MEND_IT
 from jobs.request import Fault
+from worker.memory import RedisMemory
 from worker.web.problems import MEND, Kind, Refusal, problem_object
 
 REQUEST_EXAMPLE = {
@@ -285,6 +286,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 REFUSALS: Mapping[Kind, Refusal] = {
     Kind.INVALID_REQUEST: _INVALID,
     Kind.UNAVAILABLE: _UNKNOWN,
+    Kind.STORAGE_FULL: Refusal(Kind.STORAGE_FULL, RedisMemory(1_960_000_000, 2_147_483_648).words),
     Kind.INVALID_FORMAT: Refusal(Kind.INVALID_FORMAT, "name the model", errors=[Fault("model", "is required")]),
     **{
         kind: Refusal(kind, detail)
