@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from config.models import KINDS
 from jobs.states import ENDED, Status
 from jobs.verdict import Code
 
+REFUSED_KIND = "unknown"  # of a request that was refused for its kind
 REJECTED = "rejected"  # in the place of the fingerprint of a request that never was one
 RAW_RESULT_LIMIT_BYTES = 64 * 1024
 
@@ -277,7 +279,13 @@ def read_spec(job_id: str, form: Mapping[str, Any]) -> Spec:
     spec = Spec(**{**_known(form, _SPEC_FIELDS), "models": models, "webhook_events": events})
     texts = (spec.kind, spec.fingerprint, spec.on_unknown_submit, spec.webhook_url or "", *models, *events)
     numbers = (spec.created_at_ms, spec.deadline_ms, spec.max_attempts)
-    if spec.id != job_id or not models or not _are(str, texts) or not _are(int, numbers):
+    if (
+        spec.id != job_id
+        or spec.kind not in {*KINDS, REFUSED_KIND}
+        or not models
+        or not _are(str, texts)
+        or not _are(int, numbers)
+    ):
         raise ValueError("spec: is none of this job's")
     return spec
 
@@ -293,6 +301,8 @@ def _check(job: Job) -> None:
         raise ValueError("state: a number is none")
     if not 0 <= job.model_index < len(job.spec.models):
         raise ValueError("state: model_index is beyond the models")
+    if not job.rev:
+        raise ValueError("rev: there is none")
     if not all(part is None or isinstance(part, dict) for part in (job.failure, job.result)):
         raise ValueError("state: failure or result is no object")
 

@@ -27,7 +27,7 @@ from jobs.changes import Change, settle, shown_failure
 from jobs.counters import count
 from jobs.decide import Fail
 from jobs.failures import own_failure
-from jobs.job import Job, NewerRecord, Outcome, UnreadableRecord, read_spec, readable_attempts
+from jobs.job import Job, NewerRecord, Outcome, Spec, UnreadableRecord, read_spec, readable_attempts
 from jobs.states import ENDED, Status
 from jobs.verdict import Acceptance, Code
 from worker.claims import Claim
@@ -37,7 +37,7 @@ from worker.link import ABSENCE, STORE_ERRORS, unreadable
 from worker.quarantine import ANOTHERS, UNCOUNTED, as_json
 from worker.record import NewerSchema, check_schema
 from worker.signing_secrets import UnreadableSecret
-from worker.store import Applied, Stale, Store
+from worker.store import Applied, Store
 from worker.submit import tell_decision
 
 PAUSES_MS = (1_000, 5_000, 30_000, 120_000)  # after each crash in a row but the last
@@ -125,8 +125,8 @@ class Bounds:
             cleared += await self._store.quarantine.clear_of_job(*await self.place(claim))
         return cleared
 
-    async def place(self, claim: Claim) -> tuple[str, str | None]:
-        """Name the job a claim is of, and where its webhooks go."""
+    async def place(self, claim: Claim) -> tuple[str, str | None, Spec | None]:
+        """Name the job a claim is of, where its webhooks go, and what was asked, where that is known."""
         raise NotImplementedError
 
     def record(self, claim: Claim) -> str:
@@ -149,10 +149,10 @@ class JobBounds(Bounds):
         """Name the job's key."""
         return self._store.keys.job(_job_id(claim)[1])
 
-    async def place(self, claim: Claim) -> tuple[str, str | None]:
+    async def place(self, claim: Claim) -> tuple[str, str | None, Spec | None]:
         """Name the job."""
         job = await self._store.get(_job_id(claim)[1])
-        return _job_id(claim)[1], job.spec.webhook_url if job else None
+        return _job_id(claim)[1], job.spec.webhook_url if job else None, job.spec if job else None
 
     async def release(self, claim: Claim, due_ms: int | None) -> None:
         """Give a claim back."""
@@ -175,10 +175,10 @@ class DeliveryBounds(Bounds):
         """Name the delivery's key."""
         return self._store.keys.delivery(claim.member)
 
-    async def place(self, claim: Claim) -> tuple[str, str | None]:
+    async def place(self, claim: Claim) -> tuple[str, str | None, Spec | None]:
         """Name the delivery's job and its URL."""
         delivery = await self._store.outbox.delivery(claim.member)
-        return (delivery.job_id, delivery.url) if delivery else ("", None)
+        return (delivery.job_id, delivery.url, None) if delivery else ("", None, None)
 
     async def release(self, claim: Claim, due_ms: int | None) -> None:
         """Give a claim back."""
@@ -219,7 +219,7 @@ async def end_job(store: Store, job_id: str, why: str, *, claim: Claim | None = 
         if claim is not None:
             await store.release(claim, None)
         return
-    await store.quarantine.clear_of_job(job_id, job.spec.webhook_url)
+    await store.quarantine.clear_of_job(job_id, job.spec.webhook_url, job.spec)
     try:
         change = _ending(job, number, why, now_ms=store.now_ms(), rev=store.new_rev())
         if change is None:
@@ -290,10 +290,10 @@ async def _failed(store: Store, job_id: str, stored: Mapping[bytes, bytes], why:
     now_ms = store.now_ms()
     words = f"the job's record was damaged, and what was there is kept in its field 'damaged': {why}"
     failure = shown_failure(own_failure(Code.INTERNAL_ERROR, words))
-    await store.quarantine.clear_of_job(job_id, spec.webhook_url)
-    await store.quarantine.keep(job_id, stored)
+    await store.quarantine.clear_of_job(job_id, spec.webhook_url, spec)
+    rev = await store.quarantine.keep(job_id, stored, store.new_rev())
     for attempts in (readable_attempts(as_json(stored.get(b"state"))), ()):
-        before = Job(spec, stored[b"rev"].decode(), known, now_ms, deadline_at_ms=now_ms, attempts=attempts)
+        before = Job(spec, rev, known, now_ms, deadline_at_ms=now_ms, attempts=attempts)
         after = replace(before, rev=store.new_rev(), status=Status.FAILED, completed_at_ms=now_ms, failure=failure)
         looks: dict[int, int | None] = {}
         for attempt in attempts:
@@ -308,7 +308,7 @@ async def _failed(store: Store, job_id: str, stored: Mapping[bytes, bytes], why:
             result = await store.apply(change)
         except DAMAGES:
             continue
-        if isinstance(result, Stale):
+        if not isinstance(result, Applied):
             return False
         elsewhere = [status for status in Status if status is not Status.FAILED]
         places = [(status, spec.kind, model) for status in elsewhere for model in (None, *spec.models)]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from config.log import log
 from config.models import KINDS
 from jobs.destinations import Destination
+from jobs.job import Spec
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
 from jobs.states import Status
 from worker.claims import Claim
@@ -20,7 +21,7 @@ from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs
 from worker.listing import INDEXED_KINDS
 from worker.outbox import STATES
-from worker.record import number
+from worker.record import SCHEMA, number
 
 ASIDE_MS = 604_800_000  # how long what was moved aside is kept
 MOST_AT_ONCE = 100
@@ -45,16 +46,24 @@ class Quarantine:
         """
         is_delivery = record == self._keys.delivery(claim.member)
         leases = self._keys.leases(DELIVER_WHEEL if is_delivery else claim.wheel)
-        return int(await self._link.script("blame", [leases, record], [claim.member, claim.token, what, most]))
+        return int(await self._link.script("blame", [leases, record], [claim.member, claim.token, what, most, SCHEMA]))
 
     async def raw(self, job_id: str) -> Mapping[bytes, bytes]:
         """Read a record as it lies there; raise ``ResponseError`` where it is none."""
         return pairs(await self._link.command("HGETALL", self._keys.job(job_id)))
 
-    async def keep(self, job_id: str, stored: Mapping[bytes, bytes]) -> None:
-        """Note in a record what it was before it is made readable again; what was noted first stays."""
+    async def keep(self, job_id: str, stored: Mapping[bytes, bytes], fresh_rev: str) -> str:
+        """Note in a record what it was before it is made readable again, and give its rev, a fresh one for none.
+
+        What was noted first stays.
+        """
         kept = {name: stored.get(name.encode(), b"").decode("utf-8", "backslashreplace") for name in KEPT_FIELDS}
         await self._link.command("HSETNX", self._keys.job(job_id), "damaged", json.dumps(kept))
+        rev = stored.get(b"rev", b"").decode("utf-8", "replace")
+        if not rev or rev.encode() != stored[b"rev"]:
+            await self._link.command("HSET", self._keys.job(job_id), "rev", fresh_rev)
+            return fresh_rev
+        return rev
 
     async def take(self, job_id: str, track_member: str, now_ms: int) -> bool:
         """Put a job there; False where it lay there before."""
@@ -118,9 +127,14 @@ class Quarantine:
         """Move aside what lies in the keys there is one of and has not their type; tell how many keys that were."""
         return await self._clear(_types(self._keys)) + await self._mend_sequence()
 
-    async def clear_of_job(self, job_id: str, webhook_url: str | None) -> int:
-        """Move aside what lies in a job's keys, or in those of where its webhooks go; not its record, nor its input."""
-        return await self._clear(_types_of_job(self._keys, job_id, webhook_url))
+    async def clear_of_job(self, job_id: str, webhook_url: str | None, spec: Spec | None = None) -> int:
+        """Move aside what lies in a job's keys, in those of where its webhooks go, in the indexes of its models.
+
+        Not its record, nor its input.
+        """
+        models = [(spec.kind, model) for model in spec.models] if spec else []
+        indexes = [self._keys.index(status, *place) for status in Status for place in models]
+        return await self._clear({**_types_of_job(self._keys, job_id, webhook_url), **dict.fromkeys(indexes, "zset")})
 
     async def _clear(self, expected: Mapping[str, str]) -> int:
         found = await self._link.together(("TYPE", key) for key in expected)

@@ -22,6 +22,7 @@ from jobs.verdict import Code, Failure, Signal, Stage
 from worker.acceptances import Acceptances
 from worker.claims import Claim, Claims
 from worker.gateway import Accepted, Gateway, NotSent, Refused, Unknown
+from worker.keys import submit_wheel
 from worker.link import patiently
 from worker.store import Applied, Stale, Store, Wait
 
@@ -50,7 +51,8 @@ class Submit:
     async def _submit(self, claim: Claim, claims: Claims) -> bool:
         """Take the steps; tell whether a POST went out."""
         job = await self._store.get(claim.member)
-        if job is None or job.ended or job.status is Status.PROCESSING:
+        is_elsewhere = job is not None and claim.wheel != submit_wheel(job.spec.kind)
+        if job is None or job.ended or job.status is Status.PROCESSING or is_elsewhere:
             await self._store.release(claim, None)
             return False
         failure, outcome = self._objection(job, claims)

@@ -26,10 +26,11 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poison, "NEWER_PAUSE_MS", 20)
 
 
-async def dump(bench: Bench, *patterns: str) -> dict[bytes, bytes]:
-    """Give what lies in Redis under names like these, byte for byte."""
+async def dump(bench: Bench, *patterns: str) -> dict[bytes, Any]:
+    """Give what lies in Redis under names like these, byte for byte; a hash by its fields, which have no order."""
     names = sorted({name for pattern in patterns for name in await bench.raw.keys(pattern)})
-    return {name: await bench.raw.dump(name) for name in names}
+    hashes = {name for name in names if await bench.raw.type(name) == b"hash"}
+    return {name: await (bench.raw.hgetall(name) if name in hashes else bench.raw.dump(name)) for name in names}
 
 
 async def quarantined(bench: Bench) -> list[str]:
@@ -45,6 +46,7 @@ DAMAGES: dict[str, dict[str, Any]] = {
     "schema": {"schema": "x"},
     "bytes": {"state": b"\xff\xfe"},
     "empty": {"state": ""},
+    "rev": {"rev": ""},
 }
 
 
@@ -89,15 +91,14 @@ async def test_tasks_of_a_damaged_record_are_kept(bench: Bench, receiver: Receiv
     assert await bench.raw.zrange("onysoft:wheel:track", 0, -1) == [f"1:{job_id}".encode()]
 
 
-@pytest.mark.parametrize("damage", ["spec", "rev", "string"])
+@pytest.mark.parametrize("damage", ["spec", "string"])
 async def test_a_record_that_says_nothing_is_quarantined(bench: Bench, web: Api, damage: str) -> None:
     """It is off all lists, its id stays taken, everyone says what is wrong, and it is gone when its time has come."""
     job_id = await bench.submit(id="lost", input=directed())
     if damage == "string":
         await bench.raw.set("onysoft:job:lost", "x")
     else:
-        await bench.raw.hset("onysoft:job:lost", damage, "\ufffd" if damage == "spec" else "")
-        await bench.raw.hdel("onysoft:job:lost", *(["rev"] if damage == "rev" else []), "nothing")
+        await bench.raw.hset("onysoft:job:lost", "spec", "\ufffd")
     before = await dump(bench, "onysoft:job:lost")
     with capture_logs() as logs:
         async with bench.worker():

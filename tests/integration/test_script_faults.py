@@ -210,6 +210,7 @@ async def by_hand(bench: Bench) -> None:
     await store.quarantine.take(lost.member, "", now_ms)
     await Prune(store, retention_s=0).run_once(now_ms + 60_000)
     await store.secrets.rotate(make_secret())
+    await store.reply("token", b"{}")
 
 
 async def walks(bench: Bench) -> None:
