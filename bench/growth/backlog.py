@@ -4,7 +4,7 @@ import http.client
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from stage import KIND, MODEL, PREFIX, RedisServer, Stage, is_started, request_b
 from table import Row
 
 NAME = "backlog"
-LONG, MEASURED, SHORT, SHORT_MEASURED = 100_000, 2_000, 600, 80
+LONG, MEASURED, SHORT, SHORT_MEASURED = 100_000, 1_500, 600, 80
+PARTS = 3  # a cost is measured so many times, and the least taken: what else the machine does only adds to it
 BATCH = 500
 DESTINATIONS = 4  # so that webhooks keep up with the jobs: ten at a time go to each
 RATIO = 1.2
@@ -156,20 +157,27 @@ def backlog(halt: Halt, *, short: bool) -> list[Row]:
 
 
 def _measure(scene: Scene, waiting: int, measured: int, *, short: bool) -> list[Row]:
+    # Redis rewrites its append-only file now and then, at a cost of its own, whatever is measured meanwhile.
+    scene.redis.client.config_set("auto-aof-rewrite-percentage", 0)
     scene.pause()
     scene.enqueue("warm", measured // 4)
     scene.cost(measured // 4)
     empty = held_bytes(scene.redis.client, PREFIX)
-    scene.enqueue("alone", measured)
-    alone = scene.cost(measured)
+    costs = []
+    for part in range(PARTS):
+        scene.enqueue(f"alone-{part}", measured)
+        costs.append(scene.cost(measured))
+    alone, done = _least(costs), sum(cost.jobs for cost in costs)
     ended = held_bytes(scene.redis.client, PREFIX)
     began_s = time.monotonic()
     scene.enqueue("waits", waiting)
     took_s = time.monotonic() - began_s
     full = held_bytes(scene.redis.client, PREFIX)
-    behind = scene.cost(measured)
+    costs = [scene.cost(measured) for _ in range(1 if short else PARTS)]
+    behind, begun = _least(costs), sum(cost.jobs for cost in costs)
     path, median_ms, most_ms = scene.slowest_look()
-    names = {f"waits-{number}" for number in range(waiting)} | {f"alone-{number}" for number in range(measured)}
+    names = {f"waits-{number}" for number in range(waiting)}
+    names |= {f"alone-{part}-{number}" for part in range(PARTS) for number in range(measured)}
     gone, mortal = scene.missing(names)
     left = int(scene.redis.client.zcard(f"{PREFIX}:index:queued:{KIND}"))
     ratio = None if short else RATIO
@@ -182,10 +190,14 @@ def _measure(scene: Scene, waiting: int, measured: int, *, short: bool) -> list[
         Row(NAME, "behind the backlog, times that", round(behind.redis_ms / alone.redis_ms, 2), ratio,
             f"{behind.redis_ms:.2f} ms"),
         Row(NAME, "jobs lost, or without their input", gone, 0),
-        Row(NAME, "jobs neither ended nor waiting", waiting - behind.jobs - left, 0),
+        Row(NAME, "jobs neither ended nor waiting", waiting - begun - left, 0),
         Row(NAME, "keys of theirs that would expire", mortal, 0),
         Row(NAME, "KB a waiting job takes", round((full - ended) / waiting / 1000, 2), None, "its input of 0.3 KB too"),
-        Row(NAME, "KB an ended job takes", round((ended - empty) / alone.jobs / 1000, 2), None,
+        Row(NAME, "KB an ended job takes", round((ended - empty) / done / 1000, 2), None,
             "one attempt, one webhook delivered, its event"),
         Row(NAME, "ms the slowest page takes", round(median_ms, 1), None, f"{path}; at most {most_ms:.0f} ms"),
     ]  # fmt: skip
+
+
+def _least(costs: Sequence[Cost]) -> Cost:
+    return min(costs, key=lambda cost: cost.worker_ms + cost.redis_ms)
