@@ -208,7 +208,7 @@ async def test_bugs_and_odd_ids(api: Api, redis_client: redis.asyncio.Redis) -> 
     """An error of ours is a 500 in the envelope, and an id that cannot be one is no task's."""
     await redis_client.hset("onysoft:job:broken", mapping={"schema": "1", "spec": "x"})  # type: ignore[misc]
     with capture_logs():
-        check_envelope(await api.client.get("/v1/video/status/broken"), 500, "internal_error")
+        check_envelope(await api.client.get("/v1/video/status/broken"), 500, "record_damaged")
     for task_id in ("no%20id", "%00", "x" * 200):
         check_envelope(await api.client.get(f"/v1/video/status/{task_id}"), 404, "task_not_found")
 

@@ -159,7 +159,7 @@ async def test_batch_with_a_broken_record(api: Api, redis_client: redis.asyncio.
     await redis_client.hset("onysoft:job:broken", "spec", "x")  # type: ignore[misc]
     results = await send(api, {**JOB, "id": "broken"}, {**JOB, "id": "whole"})
     assert [result["status"] for result in results] == [500, 202]
-    assert results[0]["problem"]["code"] == "internal_error"
+    assert results[0]["problem"]["code"] == "record_damaged"
 
 
 async def test_rejections_are_counted_by_reason(api: Api, redis_client: redis.asyncio.Redis) -> None:

@@ -10,7 +10,6 @@ import arq.worker
 import pytest
 from arq.connections import ArqRedis
 from harness import Bench, directed, eventually
-from structlog.testing import capture_logs
 
 from jobs.states import Status
 from worker import actions, arq_queue
@@ -194,9 +193,9 @@ async def test_a_foreign_key_in_a_jobs_place_stops_no_entry(key: str, bench: Ben
         for number in range(20):
             await bench.pool.enqueue_job("generate", {**IMAGE, "id": f"n{number}"})
         if key == "onysoft:job:evil":
-            with pytest.raises(WorkerClientError, match="none of ours"):
+            with pytest.raises(WorkerClientError, match="none of ours|cannot be read"):
                 await client.submit({**IMAGE, "id": "evil"})
-            with pytest.raises(WorkerClientError, match="none of ours"):
+            with pytest.raises(WorkerClientError, match="none of ours|cannot be read"):
                 await client.cancel("evil")
 
         async def emptied() -> bool:
@@ -289,16 +288,10 @@ async def test_a_submit_that_its_caller_cancels_leaves_word(bench: Bench) -> Non
 
 
 async def test_a_damaged_key_of_the_deployment_loses_no_request(bench: Bench) -> None:
-    """Where the fault is not in an entry's own place, entries wait on the queue until it is mended."""
+    """Where the fault is not in an entry's own place, entries wait until what lies there has been moved aside."""
     await bench.raw.set("onysoft:events", "rubbish")
-    with capture_logs() as logged:
-        async with bench.worker():
-            await bench.pool.enqueue_job("generate", {"kind": "video", "input": directed(), "id": "waits"})
-
-            async def looked_at() -> bool:
-                return any(event["event"] == "duty.crashed" for event in logged)
-
-            await eventually(looked_at)
-            assert not [name for name, *_ in await bench.store.counters() if name == "enqueues_rejected_total"]
-            await bench.raw.delete("onysoft:events")
-            assert (await bench.ended("waits"))["status"] == "completed"
+    async with bench.worker():
+        await bench.pool.enqueue_job("generate", {"kind": "video", "input": directed(), "id": "waits"})
+        assert (await bench.ended("waits"))["status"] == "completed"
+    assert not [name for name, *_ in await bench.store.counters() if name == "enqueues_rejected_total"]
+    assert await bench.raw.get("onysoft:aside:events") == b"rubbish"

@@ -26,6 +26,8 @@ FLEETING = {  # there for milliseconds, or only where a host is full or a limit 
     "{p}:jobs",
     "{p}:reply:TOKEN",
     "{p}:failing",
+    "{p}:aside:KEY",  # and these only where something is damaged
+    "{p}:quarantine",
     "{p}:awaited:LANE",
     "{p}:queueing-at:HOST",
     "{p}:sending:ID",

@@ -162,7 +162,7 @@ async def test_a_deadline_holds_while_nothing_is_submitted(bench: Bench, sandbox
 
 
 async def test_one_damaged_record_does_not_suspend_the_deadlines(bench: Bench) -> None:
-    """What lies in the place of the longest overdue job is passed over, and so it is by pruning."""
+    """What lies in the place of the longest overdue job keeps no other waiting, and goes with the ended ones."""
     await bench.store.fleet.pause("video", bench.store.now_ms())
     await bench.raw.set("onysoft:job:bad", "rubbish")
     await bench.raw.zadd("onysoft:deadlines", {"bad": 1})
@@ -175,8 +175,8 @@ async def test_one_damaged_record_does_not_suspend_the_deadlines(bench: Bench) -
             return await bench.outbox_states(job_id) == ["delivered"]
 
         await eventually(delivered)
-        assert await Prune(bench.store, retention_s=0).run_once(bench.store.now_ms() + 60_000) == 1
-    assert await bench.raw.get("onysoft:job:bad") == b"rubbish"
+        await Prune(bench.store, retention_s=0).run_once(bench.store.now_ms() + 60_000)
+    assert await bench.raw.keys("onysoft:job:*") == []
 
 
 async def test_ended_jobs_have_no_deadline_left(bench: Bench) -> None:

@@ -334,13 +334,13 @@ async def test_bugs_stay_inside(
     locked: Api, redis_client: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error of ours is logged once, under the request's id and the holder's name, and its answer tells nothing."""
-    await redis_client.hset("onysoft:job:broken", mapping={"schema": "1", "spec": "x"})  # type: ignore[misc]
+    await redis_client.set("onysoft:index:queued:video", "rubbish")
     headers = {"authorization": "Bearer s3cret-of-the-shop", "x-request-id": "trace-2"}
     with capture_logs(processors=[merge_contextvars]) as logs:
-        answer = await locked.client.get("/v1/jobs/broken", headers=headers)
+        answer = await locked.client.post("/v1/jobs", json=JOB, headers=headers)
     check_problem(answer, 500, "internal_error")
     assert answer.headers["x-request-id"] == "trace-2"
-    assert "broken" not in answer.text
+    assert "WRONGTYPE" not in answer.text
     (line,) = logs
     assert (line["event"], line["request_id"], line["holder"]) == ("request.failed", "trace-2", "shop")
     assert line["exc_info"]

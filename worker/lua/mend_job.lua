@@ -12,6 +12,7 @@
 local id, lease_ms = ARGV[1], tonumber(ARGV[3])
 if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[2] then return {} end
 local seq = redis.call('HGET', KEYS[1], 'seq')
+if not (seq and tonumber(seq)) then return {} end
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local writes, repaired = {}, {}
