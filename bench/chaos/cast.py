@@ -40,6 +40,7 @@ class Member:
         self.processes: list[Process] = []
         self.told_to_end_s: float | None = None
         self.back_after_s = 0.0
+        self._said: str | None = None
         self._stage = stage
         self._words = list(words)
         self._environ = dict(environ)
@@ -60,16 +61,20 @@ class Member:
         """Start it anew."""
         self._stack.close()
         self.told_to_end_s = None
+        self._said = None
         self.processes.append(self._stack.enter_context(self._stage.running(self._words, **self._environ)))
 
     def said(self) -> str:
         """Wait until it is ready; give what it said."""
-        return self.process.said(self._started)
+        self._said = self._said or self.process.said(self._started)
+        return self._said
 
     def is_ready(self) -> bool:
         """Tell whether it has said that it is ready."""
-        lines = self.process.log.read_text(errors="replace").splitlines()
-        return any(self._started(line) is not None for line in lines)
+        if self._said is None:
+            lines = self.process.log.read_text(errors="replace").splitlines()
+            self._said = next((said for line in lines if (said := self._started(line)) is not None), None)
+        return self._said is not None
 
     def kill(self) -> None:
         """End it at once."""

@@ -80,6 +80,7 @@ class Doors:
 
     async def enqueue(self, jobs: list[Request], over_s: float) -> None:
         """Enqueue the jobs evenly over a time; come back when each is answered."""
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # arq leaves pipelines of a dead Redis open
         codec = {"job_serializer": lambda call: json.dumps(call).encode(), "job_deserializer": json.loads}
         settings = RedisSettings.from_dsn(self._redis_url)
         pool = await create_pool(settings, default_queue_name=QUEUE, **(codec if not self.only_arq else {}))

@@ -20,12 +20,17 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # the bench's own mod
 sys.path.append(str(Path(__file__).resolve().parents[1] / "faults"))  # and the table of its sister
 
 import storm
+import takeover
 from ground import Halt
 from processes import Broken
 from storm import Found, Told
 from table import Row, Unwritable, markdown, readable, text, write
 
-SCENARIOS: dict[str, Callable[[Told], Found]] = {"ours": storm.ours, "naive": storm.naive}
+SCENARIOS: dict[str, Callable[[Told], Found]] = {
+    "ours": storm.ours,
+    "naive": storm.naive,
+    "takeover": takeover.takeover,
+}
 PART = "chaos"
 
 

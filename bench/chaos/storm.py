@@ -33,7 +33,8 @@ SETTINGS = {
     "SUBMIT_TIMEOUT_S": f"{SUBMIT_TIMEOUT_S:g}",
     "SHUTDOWN_GRACE_S": f"{GRACE_S:g}",
     "WEBHOOK_SCHEDULE_S": "0,1,3,6,12,24,60,60,60,60",
-    "REQUESTS_PER_MINUTE": "100000",  # the mix's 429s come by chance and are no account's limit
+    "REQUESTS_PER_MINUTE": "100000",  # the 429s of the mix come by chance and are of no account's limit
+    "CONCURRENCY": "200",  # each 429 quiets all workers for a second: what is sent in between has to suffice
 }
 ENDS_WITHIN_S = {"the worker": 120.0, "naive": 150.0}
 CRASHED = re.compile(r'"event": ?"duty.crashed"|^Traceback \(most recent call last\)', re.MULTILINE)
@@ -81,7 +82,7 @@ class Scene:
         """Read all that came to the inbox."""
         return list(_ask(self.inbox_url, "/-/books")["rows"])
 
-    def worker_words(self, redis: Durable) -> dict[str, str]:
+    def environ(self, redis: Durable) -> dict[str, str]:
         """Give the environment of our processes."""
         return {
             "ONYSOFT_API_KEY": API_KEY, "ONYSOFT_BASE_URL": self.lines["gateway"], "REDIS_URL": redis.url_of_db,
@@ -109,12 +110,12 @@ def ours(told: Told) -> Found:
     """Play the storm with three worker processes and a web process."""
     with scene(told) as here, contextlib.ExitStack() as stack:
         redis = Durable(here.stage, here.stage.folder / "redis")
-        environ = here.worker_words(redis)
+        environ = here.environ(redis)
         web = Member(here.stage, "web", python("-m", "worker", "web"), environ)
         workers = [Member(here.stage, name, python("-m", "worker", "work"), environ) for name in WORKERS]
-        _start(stack, [redis, web, *workers])
+        start(stack, [redis, web, *workers])
         keeper = Keeper([redis, web, *workers], here.proxy.tell, told.halt, grace_s=GRACE_S)
-        doors = Doors(_address_of(web), redis.url_of_db)
+        doors = Doors(address_of(web), redis.url_of_db)
         jobs = requests(told.seed, told.size.jobs, f"{here.lines['receiver']}/hooks/media")
         storm_s = _play(told, keeper, doors, jobs)
         ground = Ground(here.stage, web.said(), [redis.process, web.process, *(w.process for w in workers)], told.halt)
@@ -147,7 +148,7 @@ def naive(told: Told) -> Found:
         place = Place(here.lines["gateway"], "", API_KEY, SECRET, KIND, MODEL, 0.5, 100, redis.url_of_db)
         words = python(str(HERE / "naive.py"), json.dumps(asdict(place)))
         workers = [Member(here.stage, name, words, {}, _is_ready) for name in WORKERS]
-        _start(stack, [redis, *workers])
+        start(stack, [redis, *workers])
         keeper = Keeper([redis, *workers], here.proxy.tell, told.halt, grace_s=GRACE_S)
         doors = Doors(lambda: "", redis.url_of_db, only_arq=True)
         jobs = requests(told.seed, told.size.jobs, f"{here.lines['receiver']}/hooks/media")
@@ -164,7 +165,7 @@ def naive(told: Told) -> Found:
         return Found(_of_naive(books, asked, left, keeper.happened), (), keeper.happened.told)
 
 
-def _start(stack: contextlib.ExitStack, members: Sequence[Member]) -> None:
+def start(stack: contextlib.ExitStack, members: Sequence[Member]) -> None:
     for member in members:
         stack.callback(member.close)
         member.start()
@@ -331,7 +332,7 @@ def _ask(url: str, path: str, body: Any = None) -> Any:
         http.close()
 
 
-def _address_of(member: Member) -> Callable[[], str]:
+def address_of(member: Member) -> Callable[[], str]:
     """Give where a member listens, once it does again: what was there before while it is only starting."""
     last = member.said()
 
