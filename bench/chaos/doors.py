@@ -138,9 +138,10 @@ class Doors:
     def _by_arq(self, pool: ArqRedis) -> Callable[[Request], Coroutine[Any, Any, str]]:
         async def way(job: Request) -> str:
             try:
-                await pool.enqueue_job("generate", job, _job_id=job["id"] if self.only_arq else None)
+                queued = await pool.enqueue_job("generate", job, _job_id=job["id"] if self.only_arq else None)
             except (RedisError, OSError, TimeoutError) as error:
                 return f"arq {type(error).__name__}"
-            return ""
+            # None is what arq returns, too, where the connection broke as it was about to enqueue.
+            return "" if queued is not None or self.only_arq else "arq None"
 
         return way
