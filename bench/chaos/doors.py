@@ -138,10 +138,12 @@ class Doors:
     def _by_arq(self, pool: ArqRedis) -> Callable[[Request], Coroutine[Any, Any, str]]:
         async def way(job: Request) -> str:
             try:
-                queued = await pool.enqueue_job("generate", job, _job_id=job["id"] if self.only_arq else None)
+                name = job["id"] if self.only_arq else None
+                if await pool.enqueue_job("generate", job, _job_id=name) is not None:
+                    return ""
+                # None is what arq returns, too, where the connection broke as it was about to enqueue.
+                return "" if name and await pool.exists(f"arq:job:{name}", f"arq:result:{name}") else "arq None"
             except (RedisError, OSError, TimeoutError) as error:
                 return f"arq {type(error).__name__}"
-            # None is what arq returns, too, where the connection broke as it was about to enqueue.
-            return "" if queued is not None or self.only_arq else "arq None"
 
         return way

@@ -34,6 +34,7 @@ class Size:
 
     jobs: int
     storm_s: float
+    enqueue_s: float
     gap_s: float
     stops_s: Sequence[tuple[float, float]]
     cut_s: float
@@ -47,9 +48,35 @@ class Size:
 
 
 LONG = Size(
-    10_000, 200.0, 4.0, ((2.0, 8.0), (14.0, 25.0)), 20.0, (2.0, 6.0), (0.3, 0.7), 0.5, 0.12, 0.55, 0.4, speed=15.0
+    jobs=10_000,
+    storm_s=300.0,
+    enqueue_s=230.0,
+    gap_s=4.0,
+    stops_s=((2.0, 8.0), (14.0, 25.0)),  # the longer ones outlast a lease
+    cut_s=20.0,
+    redis_gone_s=(2.0, 6.0),
+    redis_kills=(0.3, 0.7),
+    redis_stop=0.5,
+    gateway_cut=0.12,
+    receiver_cut=0.55,
+    web_kill=0.4,
+    speed=15.0,
 )
-SHORT = Size(500, 12.0, 2.0, ((2.0, 4.0),), 3.0, (1.0, 1.5), (0.35,), None, 0.1, 0.6, 0.55, speed=30.0)
+SHORT = Size(
+    jobs=500,
+    storm_s=12.0,
+    enqueue_s=11.0,
+    gap_s=2.0,
+    stops_s=((2.0, 4.0),),
+    cut_s=3.0,
+    redis_gone_s=(1.0, 1.5),
+    redis_kills=(0.35,),
+    redis_stop=None,
+    gateway_cut=0.1,
+    receiver_cut=0.6,
+    web_kill=0.55,
+    speed=30.0,
+)
 
 
 def draw(seed: int, size: Size) -> list[Fault]:
