@@ -209,7 +209,7 @@ _STATE_FIELDS = tuple(f.name for f in fields(Job) if f.name not in {"spec", "rev
 def to_form(job: Job) -> dict[str, Any]:
     """Give the record in plain JSON types: as it is written, and as its view is made from."""
     state = {name: getattr(job, name) for name in _STATE_FIELDS}
-    state["attempts"] = [_attempt_form(attempt) for attempt in job.attempts]
+    state["attempts"] = [attempt_form(attempt) for attempt in job.attempts]
     return {
         "spec": {name: getattr(job.spec, name) for name in _SPEC_FIELDS},
         "state": state,
@@ -220,7 +220,8 @@ def to_form(job: Job) -> dict[str, Any]:
     }
 
 
-def _attempt_form(attempt: Attempt) -> dict[str, Any]:
+def attempt_form(attempt: Attempt) -> dict[str, Any]:
+    """Give an attempt in plain JSON types; what there is none of is left out."""
     return {name: value for name in _ATTEMPT_FIELDS if (value := getattr(attempt, name)) is not None}
 
 
@@ -252,13 +253,14 @@ def from_form(job_id: str, form: Mapping[str, Any]) -> Job:
             status=Status(form["status"]),
             result=form["result"],
             looks={number: Look(**_known(look, _LOOK_FIELDS)) for number, look in form["looks"].items()},
-            **{**state, "attempts": tuple(_read_attempt(attempt) for attempt in state["attempts"])},
+            **{**state, "attempts": tuple(read_attempt(attempt) for attempt in state["attempts"])},
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnreadableRecord(job_id, f"{type(error).__name__}: {error}") from error
 
 
-def _read_attempt(form: Mapping[str, Any]) -> Attempt:
+def read_attempt(form: Mapping[str, Any]) -> Attempt:
+    """Read an attempt's form; raise ``TypeError`` or ``ValueError`` for anything that is none."""
     outcome = form.get("outcome")
     return Attempt(**{**_known(form, _ATTEMPT_FIELDS), "outcome": Outcome(outcome) if outcome else None})
 

@@ -23,9 +23,13 @@ class Clock:
     def __init__(self) -> None:
         self._offset_ms = 0.0
 
-    def set(self, now_ms: int) -> None:
-        """Note what Redis's clock says now, in milliseconds since 1970."""
-        self._offset_ms = now_ms - clock_s() * 1000
+    def set(self, now_ms: int, *, asked_s: float) -> None:
+        """Note what Redis's clock said, in milliseconds since 1970, when it was asked at ``asked_s`` (``clock_s``).
+
+        It said so some time between then and now: what is known better already stays, however late the answer is read.
+        """
+        at_least, at_most = now_ms - clock_s() * 1000, now_ms - asked_s * 1000
+        self._offset_ms = min(max(self._offset_ms, at_least), at_most)
 
     def now_ms(self) -> int:
         """Tell the time by Redis's clock, in milliseconds since 1970."""

@@ -89,18 +89,19 @@ class Dispatch:
         """Claim deliveries that are due, under a fresh token; a claim's ``wheel`` is its destination."""
         token = self._holder.next_token()
         sent_s, interrupted = clock_s(), self._link.interrupted
-        answered_by_ms = self._clock.now_ms() + LEASE_MS + round(self._schedule.timeout_s * 1000)
+        now_ms = self._clock.now_ms()
+        answered_by_ms = now_ms + LEASE_MS + round(self._schedule.timeout_s * 1000)
         now, next_due, *rows = await self._link.script(
             "dispatch",
             [self._keys.one("gate"), self._keys.leases(DELIVER_WHEEL)],
             [
                 self._keys.prefix, token, limit, LEASE_MS, int(interrupted), MOST_AT_ONCE, MOST_AT_A_HOST,
-                answered_by_ms, self._patience_ms,
+                answered_by_ms, self._patience_ms, now_ms,
             ],
         )  # fmt: skip
         if interrupted:
             self._link.interrupted = False
-        self._clock.set(int(now))
+        self._clock.set(int(now), asked_s=sent_s)
         valid_until_s = sent_s + LEASE_MS / 1000
         claims = tuple(
             Claim(

@@ -9,6 +9,7 @@ import math
 import re
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +30,7 @@ from worker.answers import (
     read_look,
     read_submission,
 )
-from worker.transport import NOT_SENT, read_capped, retry_after_s
+from worker.transport import NOT_SENT, Withheld, read_capped, retry_after_s
 from worker.transport import Transport as HttpTransport
 
 ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
@@ -57,6 +58,11 @@ class Unknown:
     failure: Failure
 
 
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Nothing was sent: it was not to be sent any more once there was a connection."""
+
+
 class Gateway:
     """A client of the gateway for one process. Safe to use from any number of coroutines."""
 
@@ -78,17 +84,23 @@ class Gateway:
         await self._looks.aclose()
 
     async def submit(
-        self, kind: str, body: bytes, *, idempotency_key: str, tally: list[Counter]
-    ) -> Accepted | Refused | Unknown:
-        """Submit one generation. It costs money when accepted; nothing is retried here. ``tally`` gets its counters."""
+        self, kind: str, body: bytes, *, idempotency_key: str, may_send: Callable[[], bool], tally: list[Counter]
+    ) -> Accepted | Refused | Unknown | NotSent:
+        """Submit one generation. It costs money when accepted; nothing is retried here. ``tally`` gets its counters.
+
+        ``may_send`` is asked once there is a connection, just before the first byte.
+        """
         request = httpx.Request(
             "POST",
             f"{self._base_url}/v1/{kind}/generate",
             headers=[*self._headers, ("content-type", "application/json"), ("idempotency-key", idempotency_key)],
             content=body,
-            extensions={"timeout": _timeouts(self._submit_timeout_s)},
+            extensions={"timeout": _timeouts(self._submit_timeout_s), "may_send": may_send},
         )
-        exchange = await _counted("submit", tally, self._submissions, request)
+        try:
+            exchange = await _counted("submit", tally, self._submissions, request)
+        except Withheld:
+            return NotSent()
         self._is_answer(exchange)
         match exchange:
             case (status, headers, answer, broken):
@@ -178,6 +190,8 @@ async def _exchange(transport: HttpTransport, request: httpx.Request) -> Exchang
     """Send a request; return what came (with what broke off its body), or why nothing came."""
     try:
         response = await transport.handle_async_request(request)
+    except Withheld:
+        raise
     except httpx.HTTPError as error:
         return _outcome(error)
     try:

@@ -8,6 +8,7 @@ of the name it gave, for a minute.
 import asyncio
 import contextlib
 import json
+import time
 from typing import Any
 
 from arq.connections import ArqRedis
@@ -23,7 +24,7 @@ from worker.arq_queue import ArqQueue, Note
 from worker.calls import FUNCTION, Call, Rejection
 from worker.ending import end
 from worker.enqueue import Conflict, Door, Taken
-from worker.link import ABSENCE, AWAY_ERRORS, STORE_ERRORS, RedisAway
+from worker.link import ABSENCE, AWAY_ERRORS, CLOSE_S, STORE_ERRORS, TOLD_EVERY_S, RedisAway
 from worker.record import view
 from worker.store import Store
 
@@ -40,6 +41,7 @@ class Intake:
         self._redis_url = redis_url
         self._queue = settings.queue_name
         self._stopping = asyncio.Event()
+        self._told_away_s = 0.0
 
     async def run(self) -> None:
         """Take entries until ``stop``; those being taken are then left to be taken again."""
@@ -49,10 +51,21 @@ class Intake:
             running = asyncio.create_task(worker.main())
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
             await end([running])
-            with contextlib.suppress(*AWAY_ERRORS, RedisError):
-                await worker.close()
-            _tell_why(running)
+            with contextlib.suppress(*AWAY_ERRORS, RedisError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await worker.close()
+            self._tell_why(running)
             await asyncio.wait([stopping], timeout=RESTART_PAUSE_S)
+
+    def _tell_why(self, running: "asyncio.Task[None]") -> None:
+        """Log what ended arq's loop, where it was not our stop: an absence of Redis once a minute."""
+        error = None if running.cancelled() else running.exception()
+        if isinstance(error, (*AWAY_ERRORS, *STORE_ERRORS)):
+            if not self._told_away_s or time.monotonic() - self._told_away_s >= TOLD_EVERY_S:
+                self._told_away_s = time.monotonic()
+                log.warning("redis.away", where="intake", error=f"{type(error).__name__}: {error}")
+        elif error is not None:
+            log.error("intake.restarted", exc_info=error)
 
     def stop(self) -> None:
         """Take no more."""
@@ -154,12 +167,3 @@ def _answer(outcome: Taken | Rejection) -> bytes:
     errors = [{"field": fault.field, "message": fault.message} for fault in outcome.faults]
     problem = {"code": outcome.code or outcome.reason, "message": outcome.words, "errors": errors}
     return json.dumps({"problem": problem}).encode()
-
-
-def _tell_why(running: "asyncio.Task[None]") -> None:
-    """Log what ended arq's loop, where it was not our stop."""
-    error = None if running.cancelled() else running.exception()
-    if isinstance(error, (*AWAY_ERRORS, *STORE_ERRORS)):
-        log.warning("redis.away", where="intake", error=f"{type(error).__name__}: {error}")
-    elif error is not None:
-        log.error("intake.restarted", exc_info=error)

@@ -42,6 +42,7 @@ MAX_ATOMIC = 4  # transactions under way at a time, each on a connection of its 
 AWAY_ERRORS = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
 SILENCE_S = 5.0
 CLOSE_S = 1.0
+BACK_AFTER_S = 2.0  # without an error
 PATIENCE_FIRST_S, PATIENCE_MAX_S = 0.05, 2.0
 TOLD_EVERY_S, MOST_TOLD = 60.0, 100
 
@@ -96,6 +97,8 @@ class Link:
         self._flush_planned = False
         self._closed = False
         self.interrupted = False  # Redis has been away; whoever acts on it sets it back
+        self._was_there = False  # whoever opens the link says so where it is not
+        self._away_since_s = self._told_away_s = self._failed_s = 0.0  # 0 while it is there
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
@@ -129,9 +132,8 @@ class Link:
                 if isinstance(answer, Exception):
                     raise answer
         except (RedisError, OSError) as error:
-            meaning = _meaning(error)
-            self.interrupted |= isinstance(meaning, RedisAway)
-            raise meaning from error
+            raise self._failed(error) from error
+        self._succeeded()
         return answers
 
     async def listen(self, channel: str, called: Callable[[], None]) -> NoReturn:
@@ -209,11 +211,30 @@ class Link:
             if answer.done():
                 continue
             if isinstance(result, Exception):
-                meaning = _meaning(result)
-                self.interrupted |= isinstance(meaning, RedisAway)
-                answer.set_exception(meaning)
+                answer.set_exception(self._failed(result))
             else:
                 answer.set_result(result)
+        if not all(isinstance(result, Exception) for result in results):
+            self._succeeded()
+
+    def _failed(self, error: Exception) -> Exception:
+        """Say what an error means, and log the first that says Redis is away, and one a minute while it is."""
+        meaning = _meaning(error)
+        if isinstance(meaning, ABSENCE):
+            self.interrupted |= isinstance(meaning, RedisAway)
+            now_s = self._failed_s = time.monotonic()
+            self._away_since_s = self._away_since_s or now_s
+            if self._was_there and (not self._told_away_s or now_s - self._told_away_s >= TOLD_EVERY_S):
+                self._told_away_s = now_s
+                log.warning("redis.away", error=str(meaning), for_s=round(now_s - self._away_since_s))
+        return meaning
+
+    def _succeeded(self) -> None:
+        """Log that Redis is back: one that takes some commands and refuses others is not."""
+        self._was_there = True
+        if self._away_since_s and time.monotonic() - self._failed_s >= BACK_AFTER_S:
+            log.info("redis.back", away_s=round(self._failed_s - self._away_since_s, 1))
+            self._away_since_s = self._told_away_s = 0.0
 
     async def _pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         if len(commands) == 1:
@@ -295,7 +316,8 @@ def _meaning(error: Exception) -> Exception:
 
 
 # Up to Redis 6.2 an error inside a script comes wrapped: "Error running script (...): ... -OOM command ...".
-_CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b")
+# redis-py takes the code away and makes a ConnectionError of it where a connection is only just being made.
+_CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b|^Authentication required")
 _UNABLE = re.compile(
     r"(?:^|\s-?)(?:OOM|READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
     r"|command not allowed when used memory|write against a read only replica|not enough good replicas",
@@ -330,18 +352,21 @@ async def hear(pubsub: Any, called: Callable[[], None]) -> NoReturn:
             called()
 
 
-async def patiently(call: Callable[[], Awaitable[T]], *, whatever: bool = False) -> T:
-    """Repeat a call while Redis is away, ever more slowly. Only for calls that are safe to repeat.
+async def patiently(
+    call: Callable[[], Awaitable[T]], *, whatever: bool = False, meanwhile: Callable[[], object] = lambda: None
+) -> T:
+    """Repeat a call while Redis is away or lets nobody in, ever more slowly. Only for calls that are safe to repeat.
 
-    ``whatever``: on every error of Redis's, since what the call writes must not be lost.
+    ``whatever``: on every error of Redis's, since what the call writes must not be lost; ``meanwhile`` is called each
+    time that it could not be written.
     """
     pause_s = PATIENCE_FIRST_S
     while True:
         try:
             return await call()
         except STORE_ERRORS as error:
-            if not (whatever or isinstance(error, RedisAway)):
+            if not (whatever or isinstance(error, ABSENCE)):
                 raise
-            log.warning("redis.away", error=str(error), again_in_s=pause_s)
+            meanwhile()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PATIENCE_MAX_S)

@@ -26,6 +26,7 @@ from jobs.delivering import Schedule
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
+from worker.acceptances import RECOVER_EVERY_S, Acceptances
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
 from worker.ending import end
@@ -36,11 +37,12 @@ from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
 from worker.signing_secrets import SigningSecrets
+from worker.spool import Spool
 from worker.store import Store, Wheels
 from worker.submit import Submit
 from worker.track import Track
 from worker.upkeep import DEADLINES_EVERY_S, PRUNE_EVERY_S, Deadlines, Prune, every
-from worker.wheel import Wheel
+from worker.wheel import PARTING_S, Wheel
 
 START_TIMEOUT_S = 5.0
 CLOCK_EVERY_S = 30.0  # a web process asks Redis for the time; a worker learns it with each claim
@@ -132,6 +134,7 @@ class Parts:
     track: Wheel
     deliver: Wheel
     intake: Intake
+    acceptances: Acceptances
     prune: Prune
 
 
@@ -156,6 +159,8 @@ class WorkerProcess:
             connections=settings.concurrency,
         )
         secrets = SigningSecrets(settings.webhook_secret, store.secrets, store.now_ms)
+        spool = Spool(settings.data_dir, prefix=settings.key_prefix)
+        acceptances = Acceptances(store, spool, settings, random.Random())  # noqa: S311 - jitter is no secret
         deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
         parts = Parts(
             submit=Wheel(
@@ -165,7 +170,7 @@ class WorkerProcess:
                     lane=SUBMISSIONS,
                     requests_per_minute=settings.requests_per_minute,
                 ),
-                Submit(store, gateway, settings, random.Random()),  # noqa: S311 - jitter is no secret
+                Submit(store, gateway, acceptances, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 now_ms=store.now_ms,
             ),
@@ -177,6 +182,7 @@ class WorkerProcess:
             ),
             deliver=Wheel(store.dispatch, deliver, slots=settings.concurrency, now_ms=store.now_ms),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
+            acceptances=acceptances,
             prune=Prune(store, retention_s=settings.retention_s),
         )
         try:
@@ -193,6 +199,7 @@ class WorkerProcess:
         ]
         aside = [
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
+            asyncio.create_task(every(RECOVER_EVERY_S, parts.acceptances.recover, self._store.now_ms)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
@@ -205,8 +212,9 @@ class WorkerProcess:
         parts.submit.stop(grace_s=self._settings.shutdown_grace_s)
         await end(aside)
         await asyncio.gather(*running)
-        with contextlib.suppress(*STORE_ERRORS):
-            await self._store.fleet.leave(self._store.holder)
+        with contextlib.suppress(*STORE_ERRORS, TimeoutError):
+            async with asyncio.timeout(PARTING_S):
+                await self._store.fleet.leave(self._store.holder)
 
     def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""

@@ -122,8 +122,9 @@ class Store:
 
     async def sync_clock(self) -> None:
         """Read Redis's clock, and whether it has only just started."""
+        asked_s = clock_s()
         seconds, micros = await self._link.command("TIME")
-        self._clock.set(int(seconds) * 1000 + int(micros) // 1000)
+        self._clock.set(int(seconds) * 1000 + int(micros) // 1000, asked_s=asked_s)
         uptime = _UPTIME.search(await self._link.command("INFO", "server"))
         self._link.interrupted |= uptime is None or int(uptime[1]) * 1000 < LEASE_MS
 
@@ -262,7 +263,7 @@ class Store:
         )
         if interrupted:
             self._link.interrupted = False
-        self._clock.set(int(now))
+        self._clock.set(int(now), asked_s=sent_s)
         valid_until_s = sent_s + LEASE_MS / 1000
         return Claims(
             tuple(

@@ -7,7 +7,7 @@ submission as of unknown acceptance. A task id that was answered is always store
 
 import json
 import random
-from dataclasses import replace
+from functools import partial
 
 from config.log import log
 from config.settings import Settings
@@ -15,15 +15,15 @@ from jobs import changes, late
 from jobs.changes import Change
 from jobs.decide import decide, quota_reset_ms
 from jobs.failures import classify, own_failure
-from jobs.job import Job, Look, Outcome
+from jobs.job import Job, Outcome
 from jobs.pacing import SUBMISSIONS, Heard, heard
-from jobs.polling import next_look_ms
 from jobs.states import Status
 from jobs.verdict import Code, Failure, Signal, Stage
+from worker.acceptances import Acceptances
 from worker.claims import Claim, Claims
-from worker.gateway import Accepted, Gateway, Refused, Unknown
+from worker.gateway import Accepted, Gateway, NotSent, Refused, Unknown
 from worker.link import patiently
-from worker.store import Applied, Exists, Stale, Store, Wait
+from worker.store import Applied, Stale, Store, Wait
 
 COOLING_CODE = "daily_request_limit_exceeded"
 FIRST_SILENCE_MS, LONGEST_SILENCE_MS = 1_000, 60_000
@@ -32,9 +32,12 @@ FIRST_SILENCE_MS, LONGEST_SILENCE_MS = 1_000, 60_000
 class Submit:
     """The submit duty. Call it with a claim of a submit wheel."""
 
-    def __init__(self, store: Store, gateway: Gateway, settings: Settings, rng: random.Random) -> None:
+    def __init__(
+        self, store: Store, gateway: Gateway, acceptances: Acceptances, settings: Settings, rng: random.Random
+    ) -> None:
         self._store = store
         self._gateway = gateway
+        self._acceptances = acceptances
         self._settings = settings
         self._rng = rng
 
@@ -60,15 +63,21 @@ class Submit:
         job = await self._begin(claim, job, is_hold_probe=claims.held)
         if job is None or job.current is None:
             return False
-        if not claim.held:  # this process or Redis stood still for longer than the lease: another may be at it
-            claim.heard = Heard(SUBMISSIONS, "lost", job.model)
-            await self._withdraw(job)
-            return False
-        answer = await self._gateway.submit(job.spec.kind, body, idempotency_key=job.current.key, tally=claim.counters)
+        answer = await self._gateway.submit(
+            job.spec.kind,
+            body,
+            idempotency_key=job.current.key,
+            may_send=lambda: claim.held,
+            tally=claim.counters,
+        )
         match answer:
+            case NotSent():  # this process or Redis stood still for longer than the lease: another may be at it
+                claim.heard = Heard(SUBMISSIONS, "lost", job.model)
+                await self._withdraw(job)
+                return False
             case Accepted():
                 claim.heard = heard(SUBMISSIONS, None, model=job.model)
-                await self._accept(claim, job, answer)
+                await self._acceptances.record(claim, job, answer)
             case Refused(failure):
                 claim.heard = heard(SUBMISSIONS, failure, model=job.model)
                 await self._settle(claim, job, failure, Outcome.REFUSED, claims)
@@ -124,49 +133,6 @@ class Submit:
         change = changes.withdraw(job, now_ms=self._store.now_ms(), rev=self._store.new_rev())
         await patiently(lambda: self._store.apply(change))
 
-    async def _accept(self, claim: Claim, job: Job, answer: Accepted) -> None:
-        first_look_ms = next_look_ms(Look(), age_ms=0, settings=self._settings, rng=self._rng)
-        change = changes.accept(
-            job,
-            answer.task_id,
-            first_look_ms=first_look_ms,
-            now_ms=self._store.now_ms(),
-            rev=self._store.new_rev(),
-            cost=answer.cost,
-        )
-        # Logged before it is written: should Redis never come back, the task id of a paid task is still known.
-        log.info("task.accepted", job=job.id, model=job.model, task=answer.task_id)
-        if not isinstance(await patiently(lambda: self._store.apply(change, claim=claim), whatever=True), Applied):
-            await self._keep(claim, job, answer, first_look_ms)
-
-    async def _keep(self, claim: Claim, job: Job, answer: Accepted, first_look_ms: int) -> None:
-        """Store a task id although the job has moved on: canceled meanwhile, or taken over."""
-        sent = job.current
-        assert sent is not None
-        while True:
-            found = await patiently(lambda: self._store.get(job.id), whatever=True)
-            if found is None:
-                log.warning("task.kept", job=job.id, task=answer.task_id, note="the job's record is gone")
-                return
-            if any(attempt.task_id == answer.task_id for attempt in found.attempts):
-                return  # it had been written, only the answer to the writing was lost
-            change = late.keep_task(
-                found,
-                sent,
-                answer.task_id,
-                first_look_ms=first_look_ms,
-                now_ms=self._store.now_ms(),
-                rev=self._store.new_rev(),
-                cost=answer.cost,
-            )
-            change = replace(change, counters=(*change.counters, *claim.counters))
-            if isinstance(await self._insist(change), Applied):
-                log.warning("task.kept", job=job.id, task=answer.task_id)
-                return
-
-    async def _insist(self, change: Change) -> Applied | Exists | Stale | Wait:
-        return await patiently(lambda: self._store.apply(change), whatever=True)
-
     async def _settle(self, claim: Claim, job: Job, failure: Failure, outcome: Outcome | None, claims: Claims) -> None:
         now_ms = self._store.now_ms()
         rev = self._store.new_rev()
@@ -196,7 +162,9 @@ class Submit:
         while found := await patiently(lambda: self._store.get(job.id)):
             now_ms, rev = self._store.now_ms(), self._store.new_rev()
             change = late.note_refusal(found, sent, failure, now_ms=now_ms, rev=rev)
-            if change is None or isinstance(await self._insist(change), Applied):
+            if change is None or isinstance(
+                await patiently(partial(self._store.apply, change), whatever=True), Applied
+            ):
                 return
 
 

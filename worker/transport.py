@@ -55,6 +55,11 @@ NOT_SENT: tuple[type[httpx.TransportError], ...] = (
 )
 """Raised only when not one byte of the request can have reached the server's application."""
 
+
+class Withheld(httpx.ConnectError):
+    """Not one byte was sent: whoever wanted to send it may not any more."""
+
+
 _REACH_SHARE = 0.75
 """Share of `total` for getting a connection: nothing is sent that leaves hardly any time to hear the answer."""
 _DIRECT_BYTES = 64 * 1024
@@ -99,12 +104,13 @@ class Transport(httpx.AsyncBaseTransport):
 
         Timeouts are seconds in `request.extensions["timeout"]`: httpx's `pool`, `connect` (name, TCP and TLS), `write`
         and `read`, and `total` for everything up to the last byte of the body. The head of the answer is due `write` +
-        `read` after the connection. Raises one of `NOT_SENT`, or else an `httpx.TransportError`: it may have arrived.
+        `read` after the connection. `request.extensions["may_send"]` is asked once there is a connection, just before
+        the first byte. Raises one of `NOT_SENT`, or else an `httpx.TransportError`: it may have arrived.
         """
         if self._closed:
             raise httpx.ConnectError("the transport is closed", request=request)
         session = self._session or self._open()
-        exchange = _Exchange.begin(request.extensions.get("timeout") or {})
+        exchange = _Exchange.begin(request.extensions.get("timeout") or {}, request.extensions.get("may_send"))
         token = _EXCHANGE.set(exchange)
         try:
             url, headers, body = await _prepare(request)
@@ -196,10 +202,11 @@ class _Exchange:
     answer_s: float | None
     reach_by: float | None
     done_by: float | None
+    may_send: Callable[[], bool] | None
     phase: Literal["pool", "connect", "sent"] = "pool"
 
     @classmethod
-    def begin(cls, timeout: dict[str, float | None]) -> "_Exchange":
+    def begin(cls, timeout: dict[str, float | None], may_send: Callable[[], bool] | None) -> "_Exchange":
         now = asyncio.get_running_loop().time()
         total_s, pool_s, read_s, write_s = (timeout.get(key) for key in ("total", "pool", "read", "write"))
         reach_by = None if total_s is None else now + total_s * _REACH_SHARE
@@ -210,6 +217,7 @@ class _Exchange:
             answer_s=None if read_s is None or write_s is None else write_s + read_s,
             reach_by=reach_by,
             done_by=None if total_s is None else now + total_s,
+            may_send=may_send,
         )
 
     def connecting(self) -> None:
@@ -234,6 +242,10 @@ class _AddressRefused(Exception):  # noqa: N818 - named after what it says
     """A name resolves to an address that must not be connected to. No `OSError`: aiohttp would take its words away."""
 
 
+class _MayNotSend(Exception):  # noqa: N818 - named after what it says
+    """There is a connection, and no leave any more to send what it is for."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """Tells the exchange under way when it starts to connect and has a connection, and to what it must not connect."""
 
@@ -253,6 +265,9 @@ class _Connector(aiohttp.TCPConnector):
         while exchange.phase == "pool" and _is_stale(connection):
             connection.close()
             connection = await super().connect(req, traces, timeout)
+        if exchange.phase != "sent" and exchange.may_send is not None and not exchange.may_send():
+            connection.release()  # nothing was sent over it: it is as good as before
+            raise _MayNotSend("its sender may not send it any more")
         exchange.connected()
         return connection
 
@@ -326,6 +341,8 @@ def _translate(error: BaseException, exchange: _Exchange, request: httpx.Request
     text = f"{exchange.phase}: {_words(error)}"
     kind: type[httpx.TransportError]
     match exchange.phase, error:
+        case _, _MayNotSend():
+            kind = Withheld
         case "pool", TimeoutError():
             kind = httpx.PoolTimeout
         case "connect", TimeoutError():

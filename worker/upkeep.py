@@ -13,7 +13,7 @@ from jobs.decide import Fail
 from jobs.failures import own_failure
 from jobs.job import UnreadableRecord
 from jobs.verdict import Code
-from worker.link import ABSENCE, STORE_ERRORS, RedisAway, unreadable
+from worker.link import ABSENCE, STORE_ERRORS, unreadable
 from worker.store import Applied, Store
 from worker.submit import tell_decision
 
@@ -108,7 +108,7 @@ async def every(period_s: float, run_once: Callable[[int], Awaitable[object]], n
     while True:
         try:
             await run_once(now_ms())
-        except RedisAway:
+        except ABSENCE:
             pass
         except Exception:  # noqa: BLE001 - the boundary of every duty of upkeep
             log.exception("upkeep.failed")

@@ -18,12 +18,13 @@ from config.log import log
 from jobs.job import UnreadableRecord
 from worker.claims import LEASE_MS, Claim, Claims, clock_s
 from worker.ending import end
-from worker.link import STORE_ERRORS, RedisAway
+from worker.link import ABSENCE, STORE_ERRORS
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
 BREATH_S = 0.005  # between two claims: what ends or becomes due meanwhile is gathered
-AWAY_PAUSE_S = 0.5
+AWAY_PAUSE_S, LONGEST_AWAY_PAUSE_S = 0.25, 2.0
+PARTING_S = 1.0  # for so long a Redis that does not answer is waited for at the end
 NEVER_MS = 1 << 62
 CRASH_PAUSE_MS = 30_000
 UNREADABLE_PAUSE_MS = 60_000
@@ -64,10 +65,12 @@ class Wheel:
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._held: dict[tuple[str, str], Claim] = {}
         self._called = asyncio.Event()
+        self._claiming = asyncio.timeout(None)
         self._stopping = False
         self._grace_s = 0.0
         self._sleeps_until_ms = 0
         self._claimed_s = 0.0
+        self._away_pause_s = AWAY_PAUSE_S
         for name in due.names:
             due.on_due[name] = self.call
 
@@ -96,6 +99,8 @@ class Wheel:
         self._stopping = True
         self._grace_s = grace_s
         self._called.set()
+        with contextlib.suppress(RuntimeError):  # no claim is under way
+            self._claiming.reschedule(asyncio.get_running_loop().time() + PARTING_S)
 
     async def _drain(self) -> None:
         if self._running and self._grace_s > 0:
@@ -106,8 +111,9 @@ class Wheel:
             await self._hand_back(list(left.values()))
 
     async def _hand_back(self, claims: Sequence[Claim]) -> None:
-        with contextlib.suppress(*STORE_ERRORS):
-            await asyncio.gather(*(self._due.release(claim, self._now_ms()) for claim in claims))
+        with contextlib.suppress(*STORE_ERRORS, TimeoutError):
+            async with asyncio.timeout(PARTING_S):
+                await asyncio.gather(*(self._due.release(claim, self._now_ms()) for claim in claims))
 
     async def _turn(self) -> float:
         """Claim once; return for how long to sleep, in seconds."""
@@ -118,13 +124,15 @@ class Wheel:
             return LONGEST_SLEEP_S
         self._claimed_s = clock_s()
         try:
-            claims = await self._due.claim(free)
-        except STORE_ERRORS as error:
-            log.warning("redis.away", wheel=self._name, error=str(error))
-            return AWAY_PAUSE_S
+            async with asyncio.timeout(None) as self._claiming:
+                claims = await self._due.claim(free)
+        except (*ABSENCE, TimeoutError):
+            self._away_pause_s = min(self._away_pause_s * 2, LONGEST_AWAY_PAUSE_S)
+            return self._away_pause_s
         except Exception:  # noqa: BLE001 - what lies in Redis may be anything, and the others' work goes on
             log.exception("duty.crashed", wheel=self._name)
-            return AWAY_PAUSE_S
+            return LONGEST_AWAY_PAUSE_S
+        self._away_pause_s = AWAY_PAUSE_S
         if self._stopping:
             await self._hand_back(claims.items)
             return 0.0
@@ -169,8 +177,8 @@ class Wheel:
     async def _work(self, claim: Claim, claims: Claims) -> None:
         try:
             await self._duty(claim, claims)
-        except RedisAway as error:
-            log.warning("redis.away", wheel=claim.wheel, member=claim.member, error=str(error))
+        except ABSENCE:
+            pass  # logged by the link, once for all; the lease runs out
         except UnreadableRecord as error:
             log.error("record.unreadable", wheel=claim.wheel, member=claim.member, error=str(error))
             await self._put_off(claim, UNREADABLE_PAUSE_MS)

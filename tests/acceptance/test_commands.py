@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -305,7 +306,7 @@ async def test_secrets_are_told_to_nobody(
     )
     assert [answer.status for answer in said] == [0, 1, 1, 1]
     for answer in said[2:]:
-        one_line(answer, 1, "REDIS_URL")
+        one_line(answer, 1, "Redis refuses our credentials: set user and password in REDIS_URL")
     await receiver.has_all(["fine"], within_s=10)
     client = Api(await up.address())
     for token in (TOKEN, "wrong-" + TOKEN):
@@ -320,6 +321,20 @@ async def test_secrets_are_told_to_nobody(
         assert "Traceback" not in text, where
         for secret in (API_KEY, SECRET.removeprefix("whsec_"), PASSWORD, TOKEN):
             assert secret not in text, f"{where}: {[line for line in text.splitlines() if secret in line][:2]}"
+
+
+async def test_sigterm_is_heeded_while_redis_stands_still(
+    place: Place,
+    sandbox: Sandbox,  # noqa: ARG001 - its address must be known first
+    guarded_redis: GuardedRedis,
+) -> None:
+    """A worker whose Redis answers nothing any more ends well, long before the commands under way time out."""
+    worker = await place.started("work", REDIS_URL=guarded_redis.url())
+    guarded_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        await worker.stop(within_s=9)
+    finally:
+        guarded_redis.process.send_signal(signal.SIGCONT)
 
 
 async def test_a_key_that_the_gateway_repeats_goes_nowhere(

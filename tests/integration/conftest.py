@@ -81,12 +81,14 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     """Set up everything a worker needs. ``@pytest.mark.env(NAME=value)`` changes its environment."""
     marker = request.node.get_closest_marker("env")
+    data_dir = str(request.getfixturevalue("tmp_path") / "data")
     settings = Settings.from_env(
         {
             "ONYSOFT_API_KEY": API_KEY, "ONYSOFT_BASE_URL": sandbox.url, "REDIS_URL": redis_url,
             "WEBHOOK_ALLOW_PRIVATE": "true", "WEBHOOK_SECRET": SECRET, "WEBHOOK_URL": receiver.url,
             "WEBHOOK_SCHEDULE_S": "0,0.05,0.1", "RETRY_BASE_S": "0.05", "RETRY_CAP_S": "0.2", "POLL_MIN_S": "0.05",
-            "POLL_MAX_S": "0.3", "SUBMIT_TIMEOUT_S": "3", "SHUTDOWN_GRACE_S": "3", **(marker.kwargs if marker else {}),
+            "POLL_MAX_S": "0.3", "SUBMIT_TIMEOUT_S": "3", "SHUTDOWN_GRACE_S": "3", "DATA_DIR": data_dir,
+            **(marker.kwargs if marker else {}),
         }
     )  # fmt: skip
     models = load_models()

@@ -5,15 +5,17 @@ import random
 from typing import Any
 
 import pytest
-from harness import Bench, Sandbox, directed, eventually
+from harness import API_KEY, Bench, Sandbox, directed, eventually
 
 from jobs.counters import Counter, count
 from jobs.job import Outcome
 from jobs.pacing import SUBMISSIONS
 from worker import actions
-from worker.gateway import Accepted
+from worker.acceptances import Acceptances
+from worker.gateway import Accepted, Gateway
 from worker.keys import submit_wheel
 from worker.link import RedisAway
+from worker.spool import Spool
 from worker.submit import Submit
 from worker.upkeep import Prune
 
@@ -66,7 +68,7 @@ async def test_an_acceptance_whose_writing_was_not_answered_is_one_attempt(
     job_id = await bench.submit()
     claims = await store.claim([submit_wheel("video")], limit=1, lane=SUBMISSIONS)
 
-    class Gateway:
+    class LosingGateway:
         async def submit(self, *_args: Any, tally: list[Counter], **_more: Any) -> Accepted:
             tally.append(count("gateway_requests_total", "submit", "202"))
             return Accepted("task_1", None)
@@ -82,7 +84,9 @@ async def test_an_acceptance_whose_writing_was_not_answered_is_one_attempt(
         return result
 
     monkeypatch.setattr(store, "apply", apply)
-    duty = Submit(store, Gateway(), bench.settings, random.Random(1))  # type: ignore[arg-type]
+    rng = random.Random(1)
+    acceptances = Acceptances(store, Spool(bench.settings.data_dir, prefix=store.keys.prefix), bench.settings, rng)
+    duty = Submit(store, LosingGateway(), acceptances, bench.settings, rng)  # type: ignore[arg-type]
     await duty(claims.items[0], claims)
     job = await bench.job(job_id)
     assert [(a.number, a.task_id, a.outcome) for a in job.attempts] == [(1, "task_1", Outcome.ABANDONED)]
@@ -91,6 +95,22 @@ async def test_an_acceptance_whose_writing_was_not_answered_is_one_attempt(
         ("gateway_requests_total", "submit", "202"): 1,
         ("attempts_total", "veo3", "abandoned"): 1,
     }
+
+
+async def test_nothing_is_posted_on_a_lease_that_ran_out(bench: Bench, sandbox: Sandbox) -> None:
+    """A worker that stood still between its intent and the first byte takes the intent back: no attempt was made."""
+    store, settings, rng = bench.store, bench.settings, random.Random(1)
+    gateway = Gateway(base_url=sandbox.url, api_key=API_KEY, submit_timeout_s=5, connections=1)
+    acceptances = Acceptances(store, Spool(settings.data_dir, prefix=store.keys.prefix), settings, rng)
+    job_id = await bench.submit(input=directed(tag="t"))
+    claims = await store.claim([submit_wheel("video")], limit=1, lane=SUBMISSIONS)
+    claims.items[0].valid_until_s = 0.0
+    await Submit(store, gateway, acceptances, settings, rng)(claims.items[0], claims)
+    await gateway.aclose()
+    job = await bench.job(job_id)
+    assert (job.status, job.attempts) == ("waiting", ())
+    assert [line["event"] for line in await store.timeline(job_id)][-1] == "attempt.withdrawn"
+    assert sandbox.submissions("t") == []
 
 
 @pytest.mark.env(ACCOUNT_ERRORS="hold")

@@ -1,10 +1,11 @@
 """Redis away or unable to write while a paid submission is under way: nothing is sent twice, no task id is lost."""
 
 import asyncio
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from config.models import load_models
+from jobs.changes import begin
 from jobs.states import Status
 from worker.claims import LEASE_MS
 from worker.embedded import find_server
 from worker.link import patiently
 from worker.main import open_store
+from worker.spool import Spool, SpooledTask
 
 START_TIMEOUT_S = 10.0
 LONGER_THAN_A_LEASE_S = LEASE_MS / 1000 + 0.5
@@ -56,6 +59,16 @@ class OwnRedis:
                 if self._server.poll() is not None or time.monotonic() > deadline_s:
                     pytest.fail("the test's own Redis server did not start")
                 time.sleep(0.005)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have it stand still."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill it as the kernel would."""
@@ -108,12 +121,16 @@ def logged(lines: list[Any], event: str, **values: Any) -> Callable[[], Any]:
     return check
 
 
-def refused_since(lines: list[Any], job_id: str) -> Callable[[], Any]:
-    """Make the check that writing was refused after a job's acceptance was heard."""
+def spool_of(bench: Bench) -> Spool:
+    """Give what the bench's workers keep on disk."""
+    return Spool(bench.settings.data_dir, prefix=bench.settings.key_prefix)
+
+
+def spooled(bench: Bench, tasks: int) -> Callable[[], Any]:
+    """Make the check that so many accepted tasks lie on disk."""
 
     async def check() -> bool:
-        heard = [n for n, line in enumerate(lines) if line["event"] == "task.accepted" and line["job"] == job_id]
-        return bool(heard) and any("again_in_s" in line for line in lines[heard[0] :])
+        return spool_of(bench).counts() == (tasks, 0)
 
     return check
 
@@ -191,9 +208,59 @@ async def test_writes_refused_between_a_post_and_its_answer(
             await eventually(sent(sandbox, "t"))
             await refuse(bench.raw)
             await eventually(logged(lines, "task.accepted", job=job_id))
-            await eventually(refused_since(lines, job_id))
+            await eventually(spooled(bench, 1))
             await asyncio.sleep(for_s)
             assert (await bench.job(job_id)).status is Status.SUBMITTING
             await allow(bench.raw)
             await assert_done_once(bench, sandbox, job_id)
+            await eventually(spooled(bench, 0))
+    assert sandbox.stats()["accepted"] == 1
+    assert [line["event"] for line in lines if line["event"].startswith("redis.")][:1] == ["redis.away"]
+
+
+@pytest.mark.env(SHUTDOWN_GRACE_S="0.2")
+async def test_an_accepted_task_outlives_redis_and_its_worker(
+    bench: Bench, sandbox: Sandbox, own_redis: OwnRedis
+) -> None:
+    """Told to end while Redis is dead, a worker leaves the task id on disk; the next one stores it, and pays once."""
+    async with bench.worker():
+        job_id = await bench.submit(id="t", input=directed(tag="t", submit=[{"do": "accept", "delay_s": 1}]))
+        await eventually(sent(sandbox, "t"))
+        own_redis.kill()
+        await eventually(spooled(bench, 1))
+    own_redis.start()
+    await patiently(bench.store.ping)
+    assert (await bench.job(job_id)).status is Status.SUBMITTING
+    async with another_worker(bench):
+        await assert_done_once(bench, sandbox, job_id)
+        await eventually(spooled(bench, 0))
+
+
+async def test_a_spooled_task_whose_job_is_gone_is_set_aside(bench: Bench) -> None:
+    """An older state of Redis was restored, say: the file stays for the operator, and the others are stored."""
+    job_id = await bench.submit(id="here")
+    attempt = begin(await bench.job(job_id), now_ms=1, rev="r", patience_ms=1).after.attempts[0]
+    spool = spool_of(bench)
+    for job, task in (("gone", "task_1"), ("here", "task_2")):
+        spool.keep(SpooledTask(job, attempt, task, None))
+    (bench.settings.data_dir / "accepted" / "rubbish.json").write_text('{"prefix": "onysoft"')
+    Spool(bench.settings.data_dir, prefix="other").keep(SpooledTask("gone", attempt, "task_3", None))
+    with capture_logs() as lines:
+        async with bench.worker():
+            await eventually(logged(lines, "task.jobless", job="gone", task="task_1"))
+            await eventually(logged(lines, "task.kept", job="here", task="task_2"))
+    assert spool.counts() == (2, 1)  # the rubbish and the other deployment's; the one without a job
+    assert [attempt.task_id for attempt in (await bench.job(job_id)).attempts][:1] == ["task_2"]
+
+
+async def test_redis_that_stood_still_costs_nobody_a_claim(bench: Bench, sandbox: Sandbox, own_redis: OwnRedis) -> None:
+    """Claims that waited in a frozen Redis for longer than a lease take nothing over: none could be renewed."""
+    async with bench.worker(), another_worker(bench):
+        slow = [{"do": "accept", "delay_s": LONGER_THAN_A_LEASE_S + 2}]
+        await bench.submit(id="t", input=directed(tag="t", submit=slow))
+        await eventually(sent(sandbox, "t"))
+        with own_redis.frozen():
+            await asyncio.sleep(LONGER_THAN_A_LEASE_S)
+        await patiently(bench.store.ping)
+        await assert_done_once(bench, sandbox, "t")
     assert sandbox.stats()["accepted"] == 1

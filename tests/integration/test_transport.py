@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from harness import eventually
 
 from worker.lookups import Lookups
-from worker.transport import NOT_SENT, Transport, read_capped
+from worker.transport import NOT_SENT, Transport, Withheld, read_capped
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -619,6 +619,21 @@ async def test_nothing_is_kept_with_a_keepalive_of_zero() -> None:
         for _ in range(2):
             assert await exchange(transport, post(server.url)) == (200, b"ok")
         assert server.connections == 2
+
+
+async def test_nothing_is_sent_once_it_may_not_be() -> None:
+    """Asked when there is a connection, new or kept: not one byte goes out, and the connection serves the next."""
+    async with serving(keep_answering) as server, transporting() as transport:
+        for _ in range(2):
+            withheld = post(server.url)
+            withheld.extensions["may_send"] = lambda: False
+            with pytest.raises(Withheld):
+                await exchange(transport, withheld)
+            allowed = post(server.url)
+            allowed.extensions["may_send"] = lambda: True
+            assert await exchange(transport, allowed) == (200, b"ok")
+        assert (server.connections, len(server.requests)) == (1, 2)
+    assert issubclass(Withheld, NOT_SENT)
 
 
 async def test_connection_seen_closed_is_replaced() -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
 
 from config.settings import Settings
-from worker.doctor.diagnosis import _scope
+from jobs.job import Attempt
+from worker.doctor.diagnosis import _scope, _spool
 from worker.doctor.findings import SKEW_S, Finding, skew
 from worker.doctor.redis_checks import _memory, _no_answer, _persistence, _queues, _version, _webhooks, _workers
 from worker.fleet import ALIVE_MS, Depth, Overview
 from worker.link import RedisAway, RedisRefused
+from worker.spool import Spool, SpooledTask
 
 NOW_MS = 1_800_000_000_000
 
@@ -18,6 +21,26 @@ NOW_MS = 1_800_000_000_000
 def worst(*findings: Finding) -> str:
     """Name the worst level."""
     return max((finding.level for finding in findings), key=("ok", "info", "warning", "problem").index)
+
+
+def test_accepted_tasks_on_disk(tmp_path: Path) -> None:
+    """Nothing is said of none; what waits for a worker is a warning, what has no job a problem for the operator."""
+    settings = Settings.from_env({"DATA_DIR": str(tmp_path)})
+    assert list(_spool(settings)) == []
+    spool = Spool(tmp_path, prefix=settings.key_prefix)
+    spool.keep(SpooledTask("a", Attempt(1, "veo3", 0, 1, "a/1", NOW_MS), "task_1", None))
+    assert [found.level for found in _spool(settings)] == ["warning"]
+    spool.set_aside(SpooledTask("b", Attempt(1, "veo3", 0, 1, "b/1", NOW_MS), "task_2", None))
+    assert [found.level for found in _spool(settings)] == ["warning", "problem"]
+    assert {task.task_id for task in spool.tasks()} == {"task_1"}
+
+
+def test_accepted_tasks_without_a_disk(tmp_path: Path) -> None:
+    """A directory that cannot be written to is logged with the task id, and nothing is raised."""
+    (tmp_path / "file").write_text("")
+    with capture_logs() as lines:
+        Spool(tmp_path / "file", prefix="p").keep(SpooledTask("a", Attempt(1, "m", 0, 1, "k", 1), "task_1", None))
+    assert [(line["event"], line["task"]) for line in lines] == [("task.not_spooled", "task_1")]
 
 
 MEMORY = [  # maxmemory, used, policy: level

@@ -28,6 +28,7 @@ from worker.doctor.redis_checks import check_redis
 from worker.embedded import EmbeddedRedisError
 from worker.gateway import USER_AGENT
 from worker.main import KEY_FORM, load_settings, redis_url
+from worker.spool import ASIDE, FOLDER, Spool
 from worker.transport import Transport, read_capped
 
 ROOM_BYTES = 500 * 1024 * 1024
@@ -45,6 +46,7 @@ def diagnose() -> list[Finding]:
         Finding("settings", "ok", "every variable is valid"),
         *_models_file(settings, models),
         *_key(settings),
+        *_spool(settings),
     ]
     with ExitStack() as stack:
         try:
@@ -114,6 +116,22 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
         yield Finding("data directory", "warning", room, "make room: Redis takes no job that it cannot write to disk")
     else:
         yield Finding("data directory", "ok", room)
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    waiting, jobless = Spool(settings.data_dir, prefix=settings.key_prefix).counts()
+    where = settings.data_dir.absolute() / FOLDER
+    if waiting:
+        says = f"{_tasks(waiting)} in {where} not stored in Redis yet"
+        yield Finding("accepted tasks", "warning", says, "start a worker with this DATA_DIR: it stores them")
+    if jobless:
+        says = f"{_tasks(jobless)} in {where} of no job in Redis: paid for, and tracked by nobody"
+        mend = f"look them up at the gateway by the task_id in each *{ASIDE}, then delete the files"
+        yield Finding("accepted tasks", "problem", says, mend)
+
+
+def _tasks(count: int) -> str:
+    return "1 accepted task lies" if count == 1 else f"{count} accepted tasks lie"
 
 
 # --- the gateway

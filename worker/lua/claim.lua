@@ -4,12 +4,14 @@
 -- ARGV  1 token  2 most to claim  3 lease (ms)  4 '1' when the caller has just found Redis back: nobody in the fleet
 --          takes a lease over before one lease period has passed
 --       5 the lane that paces the work: 'submit' (where pauses, holds and the budget apply, too), 'look', or ''
---       6 requests a minute, 0 for no budget  7 when a request of now is answered at the latest  8... a name for each wheel
+--       6 requests a minute, 0 for no budget  7 when a request of now is answered at the latest: one lease from the
+--          caller's now  8... a name for each wheel
 -- RETURNS  {now (ms), time of the next due member or '', '1' while submissions are held or '0', cooldowns as a flat
 --           list, number of the first look-up in its lane, '1' where its lane is limited or '0',
 --           {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
 -- INVARIANT  the score of a claimed member is the end of its lease, so that a lease that runs out is due by itself.
 -- include pace
+local LATE_MS, HEEDED_AGAIN_MS = 2000, 60000
 local token, limit, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lane_name, per_minute = ARGV[5], tonumber(ARGV[6])
 local gated = lane_name == 'submit'
@@ -23,11 +25,15 @@ for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
 
 local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubbish counts as nothing
 
+-- A call that comes late has waited for Redis, or the clock was set: nobody could renew, and its caller may be gone.
+-- Heeded for the fleet once in a while only: it may be the caller that is slow.
+local is_late = now_ms - (tonumber(ARGV[7]) - lease_ms) > LATE_MS
 local takeover_from_ms = number('takeover_from_ms')
-if ARGV[4] == '1' then
+if ARGV[4] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
 end
+if is_late then limit = 0 end
 
 local function due_later(at_ms) if not next_due or at_ms < next_due then next_due = at_ms end end
 

@@ -4,25 +4,28 @@
 -- ARGV  1 prefix of keys  2 token  3 most to claim  4 lease (ms)  5 '1' when the caller has just found Redis back: nobody
 --          in the fleet takes a lease over before one lease period has passed
 --       6 most at a time to a destination  7 most to a host  8 when an attempt of now is answered at the latest
---       9 for how long (ms) a due delivery waits for a destination that fails
+--       9 for how long (ms) a due delivery waits for a destination that fails  10 the caller's now (ms)
 -- RETURNS  {now (ms), time at which there is more or '', {destination, delivery, '1' if the lease of another had run out,
 --           '1' if it has waited for too long}...}
 -- INVARIANT  a delivery that is claimed is in 'sending' until the end of its lease, and taken over from there.
 -- include destination
 local prefix, token, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local patience_ms = tonumber(ARGV[9])
+local LATE_MS, HEEDED_AGAIN_MS = 2000, 60000
 local AT_A_TIME, HOST_AGAIN_MS, HOST_AGAIN_AT_MOST_MS = 200, 50, 60000
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local wheel = prefix .. ':wheel:deliver'
 redis.call('HLEN', KEYS[2])
 
+local is_late = now_ms - tonumber(ARGV[10]) > LATE_MS  -- see claim
 local takeover_from_ms = tonumber(redis.call('HGET', KEYS[1], 'takeover_from_ms') or '0') or 0
-if ARGV[5] == '1' then
+if ARGV[5] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
 end
 
+if is_late then limit = 0 end
 local claims, due, left, for_all = {}, {}, limit, limit
 local function take(d, delivery, was_anothers, is_overdue)
   redis.call('ZREM', d.waiting, delivery)
