@@ -59,6 +59,11 @@ faults: $(VENV)/.installed-dev
 webhooks: $(VENV)/.installed-dev
 	$(BIN)/python bench/webhooks/run.py
 
+# What is lost, stuck or paid twice while workers, Redis and the lines to gateway and receiver die: nothing is to be.
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python bench/chaos/run.py
+
 # Renew the pins: everything the project and its tools need, exact, no addresses.
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip | grep -v ' @ ' > requirements.lock
