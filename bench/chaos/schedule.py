@@ -49,8 +49,8 @@ class Size:
 
 LONG = Size(
     jobs=10_000,
-    storm_s=300.0,
-    enqueue_s=230.0,
+    storm_s=240.0,
+    enqueue_s=215.0,
     gap_s=4.0,
     stops_s=((2.0, 8.0), (14.0, 25.0)),  # the longer ones outlast a lease
     cut_s=20.0,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -33,10 +34,10 @@ SETTINGS = {
     "SUBMIT_TIMEOUT_S": f"{SUBMIT_TIMEOUT_S:g}",
     "SHUTDOWN_GRACE_S": f"{GRACE_S:g}",
     "WEBHOOK_SCHEDULE_S": "0,1,3,6,12,24,60,60,60,60",
-    "REQUESTS_PER_MINUTE": "100000",  # the 429s of the mix come by chance and are of no account's limit
+    "REQUESTS_PER_MINUTE": "100000",  # the 429s of the mix come by chance: there is no limit to learn from them
     "CONCURRENCY": "200",  # each 429 quiets all workers for a second: what is sent in between has to suffice
 }
-ENDS_WITHIN_S = {"the worker": 300.0, "naive": 150.0}
+ENDS_WITHIN_S = {"the worker": 200.0, "naive": 120.0}
 CRASHED = re.compile(r'"event": ?"duty.crashed"|^Traceback \(most recent call last\)', re.MULTILINE)
 EVENT = re.compile(r'"event": ?"([^"]+)"')
 MOST_STORIES = 8
@@ -137,7 +138,7 @@ def ours(told: Told) -> Found:
             _row("seconds after it until all had ended and was told", round(after_s), None),
         ]
         if any(row.verdict == "OVER" for row in rows):
-            _keep_logs([web, *workers])
+            _show_crashes([web, *workers])
         return Found(rows, _stories(doors, books, asked, ground), keeper.happened.told)
 
 
@@ -310,10 +311,8 @@ def _story(words: str, books: Books, ground: Ground) -> str:
     return "\n".join(lines)
 
 
-def _keep_logs(members: Sequence[Member]) -> None:
-    """Keep the lines that tell of crashes, for whoever looks into them."""
-    import sys
-
+def _show_crashes(members: Sequence[Member]) -> None:
+    """Print the lines that tell of crashes, for whoever looks into them."""
     for member in members:
         for process in member.processes:
             for line in process.log.read_text(errors="replace").splitlines():
