@@ -40,7 +40,7 @@ class Member:
         self.processes: list[Process] = []
         self.told_to_end_s: float | None = None
         self.back_after_s = 0.0
-        self._said: str | None = None
+        self._said: tuple[Process, str] | None = None
         self._stage = stage
         self._words = list(words)
         self._environ = dict(environ)
@@ -61,20 +61,26 @@ class Member:
         """Start it anew."""
         self._stack.close()
         self.told_to_end_s = None
-        self._said = None
         self.processes.append(self._stack.enter_context(self._stage.running(self._words, **self._environ)))
 
     def said(self) -> str:
         """Wait until it is ready; give what it said."""
-        self._said = self._said or self.process.said(self._started)
-        return self._said
+        process = self.process
+        return self._heard(process) or process.said(self._started)
 
     def is_ready(self) -> bool:
         """Tell whether it has said that it is ready."""
-        if self._said is None:
-            lines = self.process.log.read_text(errors="replace").splitlines()
-            self._said = next((said for line in lines if (said := self._started(line)) is not None), None)
-        return self._said is not None
+        return self._heard(self.process) is not None
+
+    def _heard(self, process: Process) -> str | None:
+        """Read what a process of this member has said, once: others may ask while it is being replaced."""
+        if self._said is None or self._said[0] is not process:
+            lines = process.log.read_text(errors="replace").splitlines()
+            said = next((said for line in lines if (said := self._started(line)) is not None), None)
+            if said is None:
+                return None
+            self._said = process, said
+        return self._said[1]
 
     def kill(self) -> None:
         """End it at once."""
