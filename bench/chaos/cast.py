@@ -65,15 +65,15 @@ class Member:
 
     def said(self) -> str:
         """Wait until it is ready; give what it said."""
-        process = self.process
-        return self._heard(process) or process.said(self._started)
+        return self.heard() or self.process.said(self._started)
 
     def is_ready(self) -> bool:
         """Tell whether it has said that it is ready."""
-        return self._heard(self.process) is not None
+        return self.heard() is not None
 
-    def _heard(self, process: Process) -> str | None:
-        """Read what a process of this member has said, once: others may ask while it is being replaced."""
+    def heard(self) -> str | None:
+        """Give what the one that runs has said, if it has. Others may ask while it is being replaced."""
+        process = self.process
         if self._said is None or self._said[0] is not process:
             lines = process.log.read_text(errors="replace").splitlines()
             said = next((said for line in lines if (said := self._started(line)) is not None), None)

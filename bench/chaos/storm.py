@@ -337,8 +337,7 @@ def address_of(member: Member) -> Callable[[], str]:
 
     def address() -> str:
         nonlocal last
-        if member.is_ready():
-            last = member.said()
+        last = member.heard() or last
         return last
 
     return address
