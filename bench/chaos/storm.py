@@ -38,6 +38,7 @@ SETTINGS = {
     "CONCURRENCY": "200",  # each 429 quiets all workers for a second: what is sent in between has to suffice
 }
 ENDS_WITHIN_S = {"the worker": 200.0, "naive": 120.0}
+ENQUEUES_WITHIN_S = 120.0  # after the storm
 CRASHED = re.compile(r'"event": ?"duty.crashed"|^Traceback \(most recent call last\)', re.MULTILINE)
 EVENT = re.compile(r'"event": ?"([^"]+)"')
 MOST_STORIES = 8
@@ -191,8 +192,10 @@ def _play(told: Told, keeper: Keeper, doors: Doors, jobs: list[dict[str, Any]]) 
     began_s = time.monotonic()
     keeper.plan(faults)
     thread.start()
-    keeper.play(lambda: not thread.is_alive())
-    thread.join()
+    give_up_s = began_s + told.size.storm_s + ENQUEUES_WITHIN_S
+    keeper.play(lambda: not thread.is_alive() or time.monotonic() > give_up_s)
+    if thread.is_alive():
+        raise Broken(f"{len(jobs) - len(doors.taken.ids)} jobs were still not taken: {doors.taken.again}")
     if failed:
         raise Broken(f"enqueueing broke: {failed[0]!r}")
     return time.monotonic() - began_s
