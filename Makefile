@@ -64,6 +64,11 @@ webhooks: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python bench/chaos/run.py
 
+# Whether Redis grows with the jobs that have passed through, and what a backlog of 100,000 costs the others.
+.PHONY: growth
+growth: $(VENV)/.installed-dev
+	$(BIN)/python bench/growth/run.py
+
 # Renew the pins: everything the project and its tools need, exact, no addresses.
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip | grep -v ' @ ' > requirements.lock

@@ -33,9 +33,11 @@ EVENTS = frozenset(
         "fleet.held",
         "fleet.resumed",
         "job.parked",
+        "job.quarantined",
         "job.rejected",
         "job.retried",
         "jobs.pruned",
+        "key.set_aside",
         "key.unusual",
         "lease.lost",
         "process.started",
@@ -45,6 +47,8 @@ EVENTS = frozenset(
         "request.failed",
         "request.refused",
         "redis.back",
+        "storage.freed",
+        "storage.full",
         "task.accepted",
         "task.ended_late",
         "task.jobless",
@@ -54,6 +58,8 @@ EVENTS = frozenset(
         "task.spooled",
         "task.word_unknown",
         "upkeep.failed",
+        "upkeep.repaired",
+        "work.poisoned",
     }
 )
 

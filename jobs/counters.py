@@ -20,6 +20,7 @@ COUNTERS: Mapping[str, tuple[str, ...]] = {
     "unknown_submits_total": ("resolution",),
     "paid_unused_total": ("model", "reason"),
     "paid_unused_cost_total": ("currency", "reason"),
+    "upkeep_repairs_total": ("what",),
 }
 MICRO = 1_000_000
 SCALES: Mapping[str, int] = {"paid_unused_cost_total": MICRO}

@@ -57,6 +57,7 @@ NOMINAL: dict[Code, tuple[Category, Action, Scope, str]] = {
     Code.CONTENT_REJECTED: (_T, Action.FAIL_OVER, Scope.MODEL, "the model refuses this content"),
     Code.TASK_LOST: (_T, Action.FAIL, Scope.GATEWAY, "the gateway does not know the task"),
     Code.DEADLINE_EXCEEDED: (_T, Action.FAIL, Scope.REQUEST, "the job's deadline has passed"),
+    Code.INTERNAL_ERROR: (_T, Action.FAIL, Scope.REQUEST, "this side could not go on with the job"),
     Code.CANCELED: (_T, Action.FAIL, Scope.REQUEST, "the job was canceled"),
 }
 RETRYABLE_CODES = frozenset(code for code, (category, *_) in NOMINAL.items() if category is Category.RETRYABLE)
@@ -232,7 +233,7 @@ def _row(row: Rule, stage: Stage, action: Action | None = None) -> Rule:
 _OWN = {  # reached on this side
     code: Rule(f"own_{code}", code, "ours", acceptance=acceptance, counts=acceptance is not Acceptance.NO)
     for acceptance, codes in (
-        (Acceptance.NO, (_C.DEADLINE_EXCEEDED, _C.CANCELED, _C.INVALID_REQUEST)),
+        (Acceptance.NO, (_C.DEADLINE_EXCEEDED, _C.INTERNAL_ERROR, _C.CANCELED, _C.INVALID_REQUEST)),
         (Acceptance.YES, (_C.GENERATION_TIMEOUT, _C.TASK_LOST)),
         (Acceptance.UNKNOWN, (_C.SUBMIT_UNKNOWN,)),
     )

@@ -235,38 +235,110 @@ _LOOK_FIELDS = tuple(f.name for f in fields(Look))
 
 
 class UnreadableRecord(Exception):  # noqa: N818 - named after what it says
-    """The record in Redis is not one this version can read."""
+    """What lies in Redis is damaged: nothing that this version or a newer one has written so."""
 
-    def __init__(self, job_id: str, why: str) -> None:
-        super().__init__(f"the record of job {job_id} cannot be read: {why}")
+    why = ""
+
+    def __init__(self, name: str, why: str, *, what: str = "job") -> None:
+        self.why = why
+        super().__init__(f"the record of {what} {name} cannot be read: {why}; {MEND_IT}")
+
+
+class NewerRecord(UnreadableRecord):
+    """The record was written by a newer version, which runs beside this one: it is left alone."""
+
+    def __init__(self, name: str, *, what: str = "job") -> None:
+        Exception.__init__(self, f"{what} {name} was written by a newer version: ask one of that version")
+
+
+MEND_IT = "it is left as it is, and deleted RETENTION_S later: mend it by hand, or go on under a new id"
 
 
 def from_form(job_id: str, form: Mapping[str, Any]) -> Job:
     """Read a record's form; raise ``UnreadableRecord`` for anything that is none."""
     try:
-        spec, state = form["spec"], form["state"]
-        return Job(
-            spec=Spec(
-                **{**spec, "models": tuple(spec["models"]), "webhook_events": tuple(spec["webhook_events"])},
-            ),
+        job = Job(
+            spec=read_spec(job_id, form["spec"]),
             rev=form["rev"],
             status=Status(form["status"]),
             result=form["result"],
             looks={number: Look(**_known(look, _LOOK_FIELDS)) for number, look in form["looks"].items()},
-            **{**state, "attempts": tuple(read_attempt(attempt) for attempt in state["attempts"])},
+            **_read_state(form["state"]),
         )
+        _check(job)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnreadableRecord(job_id, f"{type(error).__name__}: {error}") from error
+    return job
+
+
+def read_spec(job_id: str, form: Mapping[str, Any]) -> Spec:
+    """Read what was asked; raise ``KeyError``, ``ValueError`` or the like for what is damaged."""
+    models, events = tuple(form["models"]), tuple(form["webhook_events"])
+    spec = Spec(**{**_known(form, _SPEC_FIELDS), "models": models, "webhook_events": events})
+    texts = (spec.kind, spec.fingerprint, spec.on_unknown_submit, spec.webhook_url or "", *models, *events)
+    numbers = (spec.created_at_ms, spec.deadline_ms, spec.max_attempts)
+    if spec.id != job_id or not models or not _are(str, texts) or not _are(int, numbers):
+        raise ValueError("spec: is none of this job's")
+    return spec
+
+
+def _read_state(form: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_known(form, _STATE_FIELDS), "attempts": tuple(read_attempt(attempt) for attempt in form["attempts"])}
+
+
+def _check(job: Job) -> None:
+    """Raise ``ValueError`` for a record that reads well and could not be gone on with."""
+    times = (job.updated_at_ms, job.deadline_at_ms, job.next_action_at_ms or 0, job.completed_at_ms or 0)
+    if not _are(int, (*times, job.round, job.deferrals, job.model_index)):
+        raise ValueError("state: a number is none")
+    if not 0 <= job.model_index < len(job.spec.models):
+        raise ValueError("state: model_index is beyond the models")
+    if not all(part is None or isinstance(part, dict) for part in (job.failure, job.result)):
+        raise ValueError("state: failure or result is no object")
+
+
+def _are(kind: type, values: Collection[object]) -> bool:
+    return all(type(value) is kind for value in values)
 
 
 def read_attempt(form: Mapping[str, Any]) -> Attempt:
     """Read an attempt's form; raise ``TypeError`` or ``ValueError`` for anything that is none."""
     outcome = form.get("outcome")
-    return Attempt(**{**_known(form, _ATTEMPT_FIELDS), "outcome": Outcome(outcome) if outcome else None})
+    attempt = Attempt(**{**_known(form, _ATTEMPT_FIELDS), "outcome": Outcome(outcome) if outcome else None})
+    times = (attempt.started_at_ms, attempt.ended_at_ms or 0, attempt.adopted_at_ms or 0, attempt.answered_by_ms or 0)
+    if not _are(int, (attempt.number, attempt.model_index, attempt.round, attempt.polls, *times)):
+        raise ValueError("attempt: a number is none")
+    if not _are(str, (attempt.model, attempt.key, attempt.task_id or "")):
+        raise ValueError("attempt: a text is none")
+    for name, needed in _PARTS_OF_ATTEMPTS.items():
+        part = getattr(attempt, name)
+        if part is not None and not (isinstance(part, dict) and needed <= part.keys()):
+            raise ValueError(f"attempt: {name} is incomplete")
+    return attempt
+
+
+_PARTS_OF_ATTEMPTS = {
+    "failure": {"code", "http_status", "rule"},
+    "late": {"status", "at_ms", "urls"},
+    "partial": {"urls", "at_ms"},
+}
+
+
+def readable_attempts(form: object) -> tuple[Attempt, ...]:
+    """Read what can be read of the attempts of a damaged state."""
+    found = form.get("attempts") if isinstance(form, dict) else None
+    read: dict[int, Attempt] = {}
+    for each in found if isinstance(found, list) else ():
+        try:
+            attempt = read_attempt(each)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            continue
+        read[attempt.number] = attempt
+    return tuple(read.values())
 
 
 def _known(form: Mapping[str, Any], fields_known: Collection[str]) -> dict[str, Any]:
-    """Leave out what a newer version has added beside what it means the same by."""
+    """Leave out what an older version had and this one needs no more."""
     return {name: value for name, value in form.items() if name in fields_known}
 
 

@@ -153,7 +153,8 @@ def unknown_fields(raw: Mapping[Any, Any], known: Collection[str]) -> list[Fault
     names = itertools.islice((name for name in raw if name not in known), MAX_FAULTS + 1)
     listed = f"; known are {', '.join(known)}" if len(known) > 1 else f"; known is {', '.join(known)}"
     return [
-        Fault(str(name), f"is not a known field{'' if position else listed}") for position, name in enumerate(names)
+        Fault(str(name) or "''", f"is not a known field{'' if position else listed}")
+        for position, name in enumerate(names)
     ]
 
 

@@ -34,7 +34,7 @@ class Action(StrEnum):
 
 
 class Code(StrEnum):
-    """The contract's failure codes, in its order."""
+    """The contract's failure codes, in its order; ``internal_error`` is added to it."""
 
     RATE_LIMITED = "rate_limited"
     MODEL_QUOTA_EXCEEDED = "model_quota_exceeded"
@@ -55,6 +55,7 @@ class Code(StrEnum):
     CONTENT_REJECTED = "content_rejected"
     TASK_LOST = "task_lost"
     DEADLINE_EXCEEDED = "deadline_exceeded"
+    INTERNAL_ERROR = "internal_error"
     CANCELED = "canceled"
 
 

@@ -13,14 +13,15 @@ from typing import TypeVar
 from config.log import log
 from config.settings import Settings
 from jobs import changes, late
+from jobs.changes import Change
 from jobs.counters import Counter
 from jobs.job import Job, Look, UnreadableRecord
 from jobs.polling import next_look_ms
 from worker.claims import Claim
 from worker.gateway import Accepted
-from worker.link import patiently, unreadable
+from worker.link import ABSENCE, STORE_ERRORS, patiently, unreadable
 from worker.spool import Spool, SpooledTask
-from worker.store import Applied, Store
+from worker.store import Applied, Exists, Stale, Store, Wait
 
 RECOVER_EVERY_S = 15.0
 
@@ -51,7 +52,10 @@ class Acceptances:
         task = SpooledTask(job.id, sent, answer.task_id, answer.cost)
         # Logged before it is written: should neither Redis nor the disk take it, the task id is still known.
         log.info("task.accepted", job=job.id, model=job.model, task=answer.task_id)
-        written = await self._insist(lambda: self._store.apply(change, claim=claim), task)
+        try:
+            written = await self._insist(lambda: self._apply(change, claim), task)
+        except UnreadableRecord:
+            written = None
         if not isinstance(written, Applied):
             await self._keep(task, claim.counters)
         self._spool.drop(task)
@@ -86,9 +90,19 @@ class Acceptances:
                 cost=task.cost,
             )
             change = replace(change, counters=(*change.counters, *counters))
-            if isinstance(await self._insist(partial(self._store.apply, change), task), Applied):
+            if isinstance(await self._insist(partial(self._apply, change), task), Applied):
                 log.warning("task.kept", job=task.job_id, task=task.task_id)
                 return
+
+    async def _apply(self, change: Change, claim: Claim | None = None) -> Applied | Exists | Stale | Wait:
+        """Write a change; raise ``UnreadableRecord`` where it is the record that can never take it."""
+        try:
+            return await self._store.apply(change, claim=claim)
+        except ABSENCE:
+            raise
+        except STORE_ERRORS:
+            await self._store.get(change.after.id)
+            raise
 
     async def _insist(self, call: Callable[[], Awaitable[T]], task: SpooledTask) -> T:
         """Make a call until Redis can carry it out, with the task on disk meanwhile."""

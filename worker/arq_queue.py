@@ -11,6 +11,8 @@ once more and finds the job in a later round knows that the wish has had its tim
 
 Read in arq 0.28: the keys of an entry are the three prefixes of ``arq.constants``; the one that counts its tries there
 holds the noted round here. What is due is told by Redis's clock: arq's own worker goes by its machine's.
+
+Entries that find no room in Redis stay where they are, and the queue is looked at once in a while until there is.
 """
 
 import asyncio
@@ -24,10 +26,11 @@ from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from arq.worker import Worker, func
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker.calls import FUNCTION, WISHES, Call, Rejection, read_call
 from worker.ending import end
+from worker.enqueue import StorageFull
 from worker.link import RedisAway, hear
 
 BATCH = 100
@@ -36,6 +39,7 @@ LOCK_MS = 6_000  # an entry of a worker that died is taken again after this
 NOTE_MS = 86_400_000  # how long a wish's round outlives a worker that died over it, while there is no other
 POLL_S = 0.05  # how late a new entry is seen where the server announces nothing
 ANNOUNCED_POLL_S = 1.0
+FULL_POLL_S = 1.0
 
 Note = Callable[[int], Awaitable[int]]
 """Note the round a wish finds its job in, once for all workers; give the one that was noted first."""
@@ -113,6 +117,7 @@ class ArqQueue(Worker):
         self._token = secrets.token_hex(8)
         self._locked: dict[bytes, float] = {}  # entries and their scores, which tell them from later ones of their ids
         self._taken = 0
+        self._is_full = False
         self._due, self._hold, self._delete_ours, self._unlock_ours, self._noted = (
             pool.register_script(script) for script in (DUE, HOLD, DELETE, UNLOCK, NOTE)
         )
@@ -125,8 +130,11 @@ class ArqQueue(Worker):
         try:
             while True:
                 called.clear()
-                self._taken = 0
+                self._taken, self._is_full = 0, False
                 await self._poll_iteration()
+                if self._is_full:
+                    await asyncio.sleep(FULL_POLL_S)
+                    continue
                 if self._taken:
                     continue
                 with contextlib.suppress(TimeoutError):
@@ -138,7 +146,8 @@ class ArqQueue(Worker):
     async def _poll_iteration(self) -> None:
         """Take what is due by Redis's clock."""
         await self.start_jobs(await self._due([self.queue_name], [BATCH]))
-        await self.heart_beat()
+        with contextlib.suppress(OutOfMemoryError):
+            await self.heart_beat()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Take due entries: lock, read, carry out, delete; requests together, wishes after them and one by one."""
@@ -163,8 +172,11 @@ class ArqQueue(Worker):
         for job_id in await self._delete(list(done)):
             if (rejection := done[job_id]) is not None:
                 await self._intake.count(ascii(job_id)[2:-1], rejection)
+        full = [job_id for job_id, outcome in outcomes.items() if isinstance(outcome, StorageFull)]
+        await self._unlock(full)
+        self._is_full |= bool(full)
         for outcome in outcomes.values():
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StorageFull):
                 raise outcome
 
     async def _note(self, job_id: bytes, number: int) -> int:

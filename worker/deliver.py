@@ -12,6 +12,7 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -75,6 +76,25 @@ class Deliver:
             await self._give_up(claim, delivery, "the destination has been failing for as long as the schedule lasts")
         else:
             await self._attempt(claim, delivery, body)
+
+    async def give_up(self, claim: Claim, why: str) -> None:
+        """Have the claimed delivery be a dead letter."""
+        delivery = await self._store.outbox.delivery(claim.member)
+        if delivery is None or delivery.state != "pending":
+            await self._store.dispatch.release(claim, None)
+        else:
+            await self._give_up(claim, delivery, why)
+
+    async def fail(self, claim: Claim, why: str) -> None:
+        """Note an attempt that was not made: it counts in the schedule, and says nothing of the destination."""
+        delivery = await self._store.outbox.delivery(claim.member)
+        if delivery is None or delivery.state != "pending":
+            await self._store.dispatch.release(claim, None)
+            return
+        answered = Answered(None, f"not sent: {why}")
+        made = len(delivery.attempts) + 1 - delivery.schedule_from
+        outcome = replace(judge(answered, self._schedule, made=made, rng=self._rng), health="")
+        await self._end(claim, delivery, answered, outcome, took_ms=0)
 
     async def _give_up(self, claim: Claim, delivery: Delivery, why: str) -> None:
         await self._end(claim, delivery, Answered(None, f"not sent: {why}"), GIVEN_UP, took_ms=0)

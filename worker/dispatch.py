@@ -138,7 +138,7 @@ class Dispatch:
             await self._link.script(
                 "undeliver",
                 [self._keys.leases(DELIVER_WHEEL)],
-                [*self._about(claim.wheel), claim.member, claim.token, "" if due_ms is None else due_ms],
+                [*self.about(claim.wheel), claim.member, claim.token, "" if due_ms is None else due_ms],
             )
         )
 
@@ -169,7 +169,7 @@ class Dispatch:
                 keys.one("counters"), keys.one("ended"),
             ],
             [
-                *self._about(claim.wheel), delivery.id, claim.token, delivery.job_id,
+                *self.about(claim.wheel), delivery.id, claim.token, delivery.job_id,
                 outcome.state, "" if due_ms is None else due_ms,
                 json.dumps(list(attempts), ensure_ascii=False, separators=(",", ":")), len(attempts),
                 delivery.url if outcome.gone else "",
@@ -203,7 +203,7 @@ class Dispatch:
                 keys.deliveries("delivered"), keys.deliveries("dead"), keys.deliveries("pending"), keys.one("events"),
             ],
             [
-                *self._about(destination.id), destination.name, destination.host, delivery.id, MOST_ATTEMPTS_KEPT,
+                *self.about(destination.id), destination.name, destination.host, delivery.id, MOST_ATTEMPTS_KEPT,
             ],
         )  # fmt: skip
         if replayed == b"trimmed":
@@ -211,7 +211,7 @@ class Dispatch:
         await self._link.command("PUBLISH", keys.one("wake"), "due")
         return bool(replayed == b"again")
 
-    def _about(self, destination: str) -> tuple[Argument, ...]:
+    def about(self, destination: str) -> tuple[Argument, ...]:
         """Give what a script is told about a destination."""
         return (self._keys.prefix, destination, MOST_AT_ONCE, MOST_AT_A_HOST, self._patience_ms)
 

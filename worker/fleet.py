@@ -17,13 +17,14 @@ from worker.dispatch import Dispatch, FailingDestination
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs, unreadable
 from worker.listing import INDEXED_KINDS
+from worker.memory import RedisMemory
 from worker.outbox import STATES
 from worker.record import UNSHOWABLE, number, rfc3339
 
 BEAT_S = 2.0
 ALIVE_MS = 10_000  # a worker that has said nothing for so long is taken for dead
 FORGOTTEN_MS = 3_600_000
-OVER_MS = 3_600_000  # so long after its end a cooldown is forgotten
+OVER_MS = 3_600_000  # so long after its end a cooldown is forgotten, and the probe of a worker that died over it
 WHEELS = (*(submit_wheel(kind) for kind in KINDS), TRACK_WHEEL)
 QUEUES = ("arq", *WHEELS, DELIVER_WHEEL)
 
@@ -54,6 +55,7 @@ class Overview:
     webhooks: Mapping[str, int]
     all_failing: int = 0  # destinations of webhooks
     failing: tuple[FailingDestination, ...] = ()  # the first of them
+    quarantined: int = 0  # jobs whose record cannot be read
     limit: tuple[int, int] = (0, 0)  # submissions in so many seconds, as the gateway's refusals have taught; 0: none
 
     @property
@@ -85,6 +87,7 @@ class Overview:
             "workers": [self._worker(worker) for worker in self.workers],
             "webhooks": dict(self.webhooks),
             "failing_destinations": [destination.view() for destination in self.failing],
+            "quarantined": self.quarantined,
         }
 
     def _queue(self, name: str, depth: Depth) -> dict[str, Any]:
@@ -117,7 +120,7 @@ class Fleet:
     async def beat(self, worker: Mapping[str, Any]) -> None:
         """Say that a worker is alive: its ``id``, ``seen_at_ms``, and what else is worth showing."""
         text = json.dumps(dict(worker), separators=(",", ":"))
-        await self._link.command("HSET", self._keys.one("workers"), worker["id"], text)
+        await self._link.script("beat", [self._keys.one("workers")], [worker["id"], text])
 
     async def leave(self, *worker_ids: str) -> None:
         """Take workers off the list."""
@@ -160,6 +163,7 @@ class Fleet:
                     *(("ZCARD", keys.deliveries(state)) for state in STATES),
                     *(("HGETALL", key) for key in (keys.one("gate"), keys.pace(SUBMISSIONS)[0])),
                     *(("HGETALL", keys.one(name)) for name in ("cooldowns", "workers")),
+                    ("ZCARD", keys.one("quarantine")),
                 ]
             )
         )
@@ -186,9 +190,14 @@ class Fleet:
             },
             workers=tuple(sorted(_workers(workers), key=lambda worker: str(worker["id"]))),
             webhooks=webhooks,
+            quarantined=int(next(answers)),
             all_failing=sending.all_failing,
             failing=sending.failing,
         )
+
+    async def memory(self) -> RedisMemory:
+        """Read how full Redis is."""
+        return RedisMemory.read(await self._link.command("INFO", "memory"))
 
     async def health(self) -> dict[str, dict[str, int]]:
         """Read how the models have fared: ``in_a_row`` failures, ``ok_at_ms`` and ``failed_at_ms``, where there are."""
@@ -202,21 +211,23 @@ class Fleet:
         return found
 
     async def forget_dead(self, now_ms: int) -> None:
-        """Forget workers that died long ago, and cooldowns that were over long ago or tell no time.
+        """Forget workers that died long ago, and cooldowns and probes that were over long ago or tell no time.
 
         One that is just over is kept: the first submission to its model finds out whether the limit was reset.
         """
-        workers, cooldowns = (
+        workers, cooldowns, gate = (
             pairs(answer)
             for answer in await self._link.atomic(
-                ("HGETALL", self._keys.one(name)) for name in ("workers", "cooldowns")
+                ("HGETALL", self._keys.one(name)) for name in ("workers", "cooldowns", "gate")
             )
         )
+        probes = {name: until for name, until in gate.items() if name.startswith(b"probing:")}
         seen = {worker["id"]: worker["seen_at_ms"] for worker in _workers(_text(workers))}
         alive = {name for name, seen_at_ms in seen.items() if abs(now_ms - seen_at_ms) <= FORGOTTEN_MS}
         for name, dead in (
             ("workers", [worker for worker in workers if worker.decode("utf-8", "replace") not in alive]),
             ("cooldowns", [model for model, until in cooldowns.items() if (number(until) or 0) <= now_ms - OVER_MS]),
+            ("gate", [probe for probe, until in probes.items() if (number(until) or 0) <= now_ms - OVER_MS]),
         ):
             if dead:
                 await self._link.command("HDEL", self._keys.one(name), *dead)

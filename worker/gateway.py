@@ -146,7 +146,7 @@ class Gateway:
         """Look a task up. Safe to repeat. ``tally`` gets its counters."""
         request = httpx.Request(
             "GET",
-            f"{self._base_url}/v1/{kind}/status/{quote(task_id, safe='')}",
+            f"{self._base_url}/v1/{kind}/status/{quote(task_id, safe='', errors='surrogatepass')}",
             headers=self._headers,
             extensions={"timeout": _timeouts(LOOK_TIMEOUT_S)},
         )

@@ -2,7 +2,8 @@
 
 No entry can stop the worker: a body that is no JSON, an unknown function or wrong arguments become a failed job by
 name, or are counted, as does what Redis cannot do for one entry. A caller that waits for an answer gets it on a list
-of the name it gave, for a minute.
+of the name it gave, for a minute. Where Redis has no room for new jobs a caller that waits is told so; every other
+entry stays on the queue until there is.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from worker.actions import NoSuchJob, NotPossible
 from worker.arq_queue import ArqQueue, Note
 from worker.calls import FUNCTION, Call, Rejection
 from worker.ending import end
-from worker.enqueue import Conflict, Door, Taken
+from worker.enqueue import Conflict, Door, StorageFull, Taken
 from worker.link import ABSENCE, AWAY_ERRORS, CLOSE_S, STORE_ERRORS, TOLD_EVERY_S, RedisAway
 from worker.record import view
 from worker.store import Store
@@ -83,12 +84,19 @@ class Intake:
     async def take(self, name: str, call: Call | Rejection, note: Note) -> Rejection | None:
         """Carry out an entry and answer its caller, or leave a failed job where it is rejected and nobody listens.
 
-        ``name`` is the entry's id. Returns what is to be counted; raises ``RedisAway`` and ``RedisRefused`` only.
+        ``name`` is the entry's id. Returns what is to be counted; raises ``RedisAway`` and ``RedisRefused``, and
+        ``StorageFull`` for what is to stay on the queue.
         """
         if isinstance(call, Rejection):
             return await self._refuse(None, call, name)
-        outcome = await self._outcome(name, call, note)
+        full: StorageFull | None = None
+        try:
+            outcome = await self._outcome(name, call, note)
+        except StorageFull as error:
+            full, outcome = error, Rejection("storage_full", str(error), recorded=False)
         heard = call.reply_to is not None and await self._reply(call.reply_to, _answer(outcome), name)
+        if full is not None and not heard:
+            raise full
         if isinstance(outcome, Taken) or (heard and call.function in WISHES):
             return None
         return outcome if heard else await self._refuse(call.argument, outcome, name)
@@ -109,7 +117,7 @@ class Intake:
             return Rejection("wrong_status", str(error), recorded=False)
         except UnreadableRecord as error:
             return Rejection("unreadable_record", str(error), "internal_error", recorded=False)
-        except ABSENCE:
+        except (*ABSENCE, StorageFull):
             raise
         except RedisError as error:
             return await self._judged(name, call, error)
@@ -147,7 +155,7 @@ class Intake:
         if rejection.recorded:
             try:
                 await self._door.refuse(request, rejection.words, fallback_id=name)
-            except ABSENCE:
+            except (*ABSENCE, StorageFull):
                 raise
             except Exception:  # noqa: BLE001 - likewise: its id may be that of a record this version cannot read
                 log.exception("duty.crashed", job=name)

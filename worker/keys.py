@@ -12,6 +12,8 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:delivery:ID | hash | a delivery: event, URL, state, attempts, since which of them its schedule counts |
 | {p}:index:STATUS:KIND, {p}:index:STATUS:KIND:MODEL | sorted set | job ids by sequence |
 | {p}:deadlines | sorted set | jobs that have not ended by their deadline |
+| {p}:quarantine | sorted set | jobs whose record can be neither read nor mended, by when that was found |
+| {p}:aside:KEY | as it was | what lay in a key of ours and was not of its type; for a week |
 | {p}:ended | sorted set | ended jobs by the time of their end |
 | {p}:deliveries:STATE | sorted set | delivery ids by sequence |
 | {p}:wheel:NAME, {p}:leases:NAME | sorted set, hash | what is due when; who holds it |
@@ -30,6 +32,7 @@ live as long as the deployment. The arq queue ``{p}:jobs`` and ``arq:*`` are arq
 | {p}:cooldowns | hash | model -> time at which its limit resets |
 | {p}:health | hash | MODEL\|failures in a row, MODEL\|ok_at_ms, MODEL\|failed_at_ms |
 | {p}:workers | hash | worker's id -> what it is and when it was last alive |
+| {p}:upkeep | string | the worker that walks through the keys; for 15 s |
 | {p}:sequence | string | the one growing number every index is scored by |
 | {p}:secret | string | the current webhook secret, made once and replaced by a rotation |
 | {p}:secrets-before | sorted set | those before it -> valid until (ms); until the last of them ends |
@@ -42,6 +45,8 @@ Imports the standard library only: the Python client finds its jobs by these nam
 
 from dataclasses import dataclass
 
+# arq's own (``arq.constants``): the body of a call, and the lock of whoever is at it.
+ARQ_BODY, ARQ_LOCK = b"arq:job:", b"arq:in-progress:"
 TRACK_WHEEL = "track"
 DELIVER_WHEEL = "deliver"
 

@@ -100,7 +100,7 @@ class Link:
         self._was_there = False  # whoever opens the link says so where it is not
         self._away_since_s = self._told_away_s = self._failed_s = 0.0  # 0 while it is there
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    async def script(self, name: str, keys: Sequence[str | bytes], args: Sequence[Argument]) -> Any:
         """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
         return await self._send(("EVALSHA", script_source(name)[0], len(keys), *keys, *args), name)
 
@@ -122,15 +122,21 @@ class Link:
         return answers
 
     async def atomic(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
-        """Run plain commands as of one moment; raise the first error of any."""
+        """Run commands that only read as of one moment; raise the first error of any.
+
+        A Redis at its maxmemory takes no transaction, whatever is in it: there they are run one after the other.
+        """
+        asked = [tuple(command) for command in commands]
         try:
             async with self._atomic, self._redis.pipeline(transaction=True) as pipe:
-                for command in commands:
+                for command in asked:
                     pipe.execute_command(*command)
                 answers = list(await pipe.execute(raise_on_error=False))
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
+        except OutOfMemoryError:
+            return await self.together(asked)
         except (RedisError, OSError) as error:
             raise self._failed(error) from error
         self._succeeded()
@@ -240,7 +246,7 @@ class Link:
         if len(commands) == 1:
             try:
                 return [await self._redis.execute_command(*commands[0])]
-            except NoScriptError as error:
+            except ResponseError as error:  # its own answer, and not that of the others of its batch
                 return [error]
         async with self._redis.pipeline(transaction=False) as pipe:
             for command in commands:

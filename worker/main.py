@@ -36,6 +36,8 @@ from worker.gateway import Gateway
 from worker.intake import Intake
 from worker.keys import TRACK_WHEEL, submit_wheel
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused, script_source
+from worker.poison import QUARANTINE_EVERY_S, DeliveryBounds, JobBounds, Quarantined
+from worker.reconcile import KEEP_BODIES_EVERY_S, Reconciler
 from worker.signing_secrets import SigningSecrets
 from worker.spool import Spool
 from worker.store import Store, Wheels
@@ -136,6 +138,7 @@ class Parts:
     intake: Intake
     acceptances: Acceptances
     prune: Prune
+    quarantined: Quarantined
 
 
 class WorkerProcess:
@@ -162,6 +165,7 @@ class WorkerProcess:
         spool = Spool(settings.data_dir, prefix=settings.key_prefix)
         acceptances = Acceptances(store, spool, settings, random.Random())  # noqa: S311 - jitter is no secret
         deliver = Deliver(store, settings, secrets.valid, random.Random())  # noqa: S311 - jitter is no secret
+        bounds = JobBounds(store)
         parts = Parts(
             submit=Wheel(
                 Wheels(
@@ -173,17 +177,26 @@ class WorkerProcess:
                 Submit(store, gateway, acceptances, settings, random.Random()),  # noqa: S311 - jitter is no secret
                 slots=half,
                 now_ms=store.now_ms,
+                bounds=bounds,
             ),
             track=Wheel(
                 Wheels(store, (TRACK_WHEEL,), lane=LOOK_UPS),
                 Track(store, gateway, settings, self._models, random.Random()),  # noqa: S311
                 slots=settings.concurrency - half,
                 now_ms=store.now_ms,
+                bounds=bounds,
             ),
-            deliver=Wheel(store.dispatch, deliver, slots=settings.concurrency, now_ms=store.now_ms),
+            deliver=Wheel(
+                store.dispatch,
+                deliver,
+                slots=settings.concurrency,
+                now_ms=store.now_ms,
+                bounds=DeliveryBounds(store, deliver),
+            ),
             intake=Intake(store, Door(store, settings, self._models, announce=False), self._url, settings),
             acceptances=acceptances,
             prune=Prune(store, retention_s=settings.retention_s),
+            quarantined=Quarantined(store, retention_s=settings.retention_s),
         )
         try:
             await self._run_parts(parts, secrets, stop)
@@ -201,7 +214,9 @@ class WorkerProcess:
             asyncio.create_task(self._listen([parts.submit, parts.deliver])),
             asyncio.create_task(every(RECOVER_EVERY_S, parts.acceptances.recover, self._store.now_ms)),
             asyncio.create_task(every(PRUNE_EVERY_S, parts.prune.run_once, self._store.now_ms)),
+            asyncio.create_task(every(QUARANTINE_EVERY_S, parts.quarantined.run_once, self._store.now_ms)),
             asyncio.create_task(every(DEADLINES_EVERY_S, Deadlines(self._store).run_once, self._store.now_ms)),
+            asyncio.create_task(Reconciler(self._store).run()),
             asyncio.create_task(every(BEAT_S, self._beat(wheels, secrets), self._store.now_ms)),
         ]
         self.ready.set()
@@ -215,6 +230,7 @@ class WorkerProcess:
         with contextlib.suppress(*STORE_ERRORS, TimeoutError):
             async with asyncio.timeout(PARTING_S):
                 await self._store.fleet.leave(self._store.holder)
+                await self._store.mending.resign()
 
     def _beat(self, wheels: Sequence[Wheel], secrets: SigningSecrets) -> Callable[[int], Awaitable[None]]:
         """Make the duty of saying that this worker is alive, and what it is at."""
@@ -323,6 +339,7 @@ async def serve_web(
     aside = [
         asyncio.create_task(store.news.run()),
         asyncio.create_task(every(CLOCK_EVERY_S, lambda _: store.sync_clock(), store.now_ms)),
+        asyncio.create_task(every(KEEP_BODIES_EVERY_S, lambda _: Reconciler(store).keep_bodies(), store.now_ms)),
     ]
     await server.started()
     log.info("process.started", process=process, address=server.address, gateway=settings.onysoft_base_url)

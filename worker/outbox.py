@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.job import NewerRecord, UnreadableRecord
 from worker.index import read_top
 from worker.keys import Keys
 from worker.link import STORE_ERRORS, Link, pairs, unreadable
-from worker.record import UNSHOWABLE, number, rfc3339
+from worker.record import UNSHOWABLE, NewerSchema, check_schema, number, rfc3339
 
 STATES = ("pending", "delivered", "dead")
 PAGE = 200
@@ -82,14 +83,20 @@ class Outbox:
     # --- deliveries
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
-        """Read a delivery."""
+        """Read a delivery; raise ``UnreadableRecord`` for a damaged one, ``NewerRecord`` for a newer version's."""
         found = pairs(await self._link.command("HGETALL", self._keys.delivery(delivery_id)))
-        return _read(found) if found else None
+        try:
+            return _read(found) if found else None
+        except NewerSchema as error:
+            raise NewerRecord(delivery_id, what="delivery") from error
+        except UNSHOWABLE as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UnreadableRecord(delivery_id, why, what="delivery") from error
 
     async def of_job(self, job_id: str) -> list[Delivery]:
-        """Read a job's deliveries, oldest first."""
-        ids = await self._link.command("LRANGE", self._keys.deliveries_of(job_id), 0, -1)
-        return await self._all(_name(each) for each in ids)
+        """Read a job's deliveries, oldest first; what cannot be read is left out."""
+        (ids,) = await self._link.each([("LRANGE", self._keys.deliveries_of(job_id), 0, -1)])
+        return await self._all(_name(each) for each in ids) if isinstance(ids, list) else []
 
     async def page(self, state: str | None, *, before: int | None = None, limit: int) -> list[Delivery]:
         """Read deliveries of a state, or of any, newest first; ``before`` is the sequence of the last one before.
@@ -167,10 +174,7 @@ class Outbox:
         if ids and not needed:
             return
         bound = "{}-{}".format(*min([(before_ms, 0), *needed]))
-        last = await self._link.command("XREVRANGE", events, f"({bound}", "-", "COUNT", 1)
-        if last:  # noted first: a reader whose cursor is older is told so, and never skips over what is gone
-            await self._link.command("HSET", self._keys.one("gate"), "events_trimmed", last[0][0])
-            await self._link.command("XTRIM", events, "MINID", bound)
+        await self._link.script("trim", [events, self._keys.one("gate")], [bound])
 
 
 def _name(stored: bytes) -> str:
@@ -214,6 +218,7 @@ def _read_or_none(delivery_id: str, row: Any) -> Delivery | None:
 
 
 def _read(found: Mapping[bytes, bytes]) -> Delivery:
+    check_schema(found.get(b"schema", b"1"))
     text = {name.decode(): value.decode() for name, value in found.items()}
     next_at_ms = text.get("next_at_ms")
     return Delivery(

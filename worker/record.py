@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-SCHEMA = 1  # of records; those of a newer one are left alone
+SCHEMA = 2
+"""Of the records this version writes. Those of a newer one are left alone, those of every older one are read.
+
+It rises with every change that an older version would drop or misread: a new field of spec, state, attempt or result, a
+new value of a status, an outcome or a code, a new form of a delivery. What look-ups have seen (``look:N``) is exempt:
+it decides nothing by itself, and what cannot be read of it counts as not seen. Every write raises a record's schema.
+"""
 LAST_MS = 253_370_764_800_000  # 9999-01-01, which has a local time everywhere
 
 UNSHOWABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -21,6 +27,19 @@ class NotARecord(ValueError):  # noqa: N818 - named after what it says
     """What lies in Redis is no record that this version can read; the message says why."""
 
 
+class NewerSchema(NotARecord):
+    """The record was written by a newer version."""
+
+    def __init__(self) -> None:
+        super().__init__("it was written by a newer version")
+
+
+def check_schema(stored: bytes | str) -> None:
+    """Raise ``NewerSchema`` for a schema that is newer than this version's, ``ValueError`` for what is none."""
+    if int(stored) > SCHEMA:
+        raise NewerSchema
+
+
 def write_part(part: Any) -> str:
     """Write a part of a record."""
     return json.dumps(part, separators=(",", ":"))
@@ -29,9 +48,7 @@ def write_part(part: Any) -> str:
 def read_record(stored: Mapping[bytes, bytes]) -> dict[str, Any]:
     """Read a record's hash into its form: ``spec state status rev result looks``; raise ``NotARecord``."""
     try:
-        if int(stored[b"schema"]) > SCHEMA:
-            raise NotARecord("it was written by a newer version")
-        looks = {int(name[5:]): json.loads(value) for name, value in stored.items() if name.startswith(b"look:")}
+        check_schema(stored[b"schema"])
         result = stored.get(b"result")
         return {
             "spec": json.loads(stored[b"spec"]),
@@ -39,10 +56,29 @@ def read_record(stored: Mapping[bytes, bytes]) -> dict[str, Any]:
             "status": stored[b"status"].decode(),
             "rev": stored[b"rev"].decode(),
             "result": json.loads(result) if result else None,
-            "looks": looks,
+            "looks": {
+                number: look
+                for name, value in stored.items()
+                if name.startswith(b"look:") and (number := _number(name[5:])) and (look := _look(value))
+            },
         }
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise error if isinstance(error, NotARecord) else NotARecord(f"{type(error).__name__}: {error}") from error
+
+
+def _number(stored: bytes) -> int | None:
+    return int(stored) if stored.isdigit() and len(stored) < 6 else None
+
+
+def _look(stored: bytes) -> dict[str, Any] | None:
+    """Read what look-ups have seen; None for what cannot be read."""
+    try:
+        look = json.loads(stored)
+    except (ValueError, RecursionError):
+        return None
+    numbers = ("polls", "refused", "doubts", "doubted_at_ms")
+    is_one = isinstance(look, dict) and all(type(look.get(name, 0)) is int for name in numbers)
+    return look if is_one and isinstance(look.get("polls"), int) else None
 
 
 def view(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,14 +100,15 @@ class Steps:
             *_begins(change), int(is_hold_probe), *heard_of(claim),
             lesson.cool_model or "", lesson.cool_until_ms,
             model and self._models.label(model), int(is_well), self._keys.changed(job.id),
-            self._keys.one("wake") if announce else "",
+            self._keys.one("wake") if announce else "", SCHEMA,
         ]  # fmt: skip
 
     def _record_fields(self, change: Change) -> list[tuple[str, Argument]]:
         job, before, form = change.after, change.before, to_form(change.after)
         record: list[tuple[str, Argument]] = [("status", job.status), ("state", write_part(form["state"]))]
+        record.append(("schema", SCHEMA))  # by each write, since it may bring what the record's version did not have
         if before is None:
-            record += [("schema", SCHEMA), ("fingerprint", job.spec.fingerprint), ("spec", write_part(form["spec"]))]
+            record += [("fingerprint", job.spec.fingerprint), ("spec", write_part(form["spec"]))]
         if job.result is not None and (before is None or before.result is None):
             record.append(("result", write_part(job.result)))
         known = before.looks if before is not None else {}

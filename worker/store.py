@@ -10,9 +10,8 @@ written is whole, what was claimed comes back after one lease.
 Time is Redis's: each claim brings the server's clock, and between claims it is carried on by ``clock_s``.
 """
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,18 +20,22 @@ from config.models import Models
 from jobs.changes import Change
 from jobs.counters import Counter
 from jobs.delivering import Schedule
-from jobs.job import Job, Look, UnreadableRecord, from_form, look_form
+from jobs.job import Job, Look, UnreadableRecord, look_form
 from jobs.pacing import SUBMISSIONS
 from worker.claims import LEASE_MS, Claim, Claims, Clock, Holder, clock_s
 from worker.dispatch import Dispatch
 from worker.fleet import Fleet
+from worker.housekeeping import Housekeeping
 from worker.ids import new_rev
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel
 from worker.link import Argument, Link, pairs
 from worker.listing import Listing
+from worker.mending import Mending
 from worker.news import News
 from worker.outbox import Outbox
-from worker.record import NotARecord, read_record, write_part
+from worker.quarantine import Quarantine, as_json
+from worker.reading import decode
+from worker.record import write_part
 from worker.signing_secrets import KeptSecrets
 from worker.step import Steps, heard_of
 
@@ -114,6 +117,9 @@ class Store:
         self.fleet = Fleet(link, self.keys, self.dispatch)
         self.listing = Listing(link, self.keys)
         self.news = News(link, self.keys)
+        self.quarantine = Quarantine(link, self.keys)
+        self.housekeeping = Housekeeping(link, self.keys)
+        self.mending = Mending(link, self.keys, self.dispatch, self._holder)
         self.secrets = KeptSecrets(link, self.keys, self.now_ms)
         self._link = link
         self._first_delivery_ms = round(schedule.delays_s[0] * 1000)
@@ -186,7 +192,7 @@ class Store:
                 return Wait(int(answer[1]))
             case b"exists":
                 stored = dict(zip(answer[1::2], answer[2::2], strict=True))
-                return Exists(_decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
+                return Exists(decode(job.id, stored), stored.get(b"fingerprint", b"").decode())
             case _:
                 if claim is not None and answer[1] == b"lease":
                     log.warning("lease.lost", job=job.id, wheel=claim.wheel, revision=before and before.rev)
@@ -206,9 +212,13 @@ class Store:
             callback(due_ms)
 
     async def get(self, job_id: str) -> Job | None:
-        """Read a job; raise ``UnreadableRecord`` where this version cannot."""
-        found = await self._link.command("HGETALL", self.keys.job(job_id))
-        return _decode(job_id, pairs(found)) if found else None
+        """Read a job; raise ``NewerRecord`` for a newer version's, ``UnreadableRecord`` for a damaged one."""
+        (found,) = await self._link.each([("HGETALL", self.keys.job(job_id))])
+        if isinstance(found, Exception):
+            if "WRONGTYPE" not in str(found):
+                raise found
+            raise UnreadableRecord(job_id, "something else lies in its place") from found
+        return decode(job_id, pairs(found)) if found else None
 
     async def is_taken_by_others(self, job_id: str) -> bool:
         """Tell whether something that no worker of ours has written lies where a job's record goes."""
@@ -219,12 +229,17 @@ class Store:
         return any(kind not in {b"none", ours} for kind, ours in zip(found, places.values(), strict=True))
 
     async def input(self, job_id: str) -> bytes:
-        """Read a job's input as canonical JSON."""
-        return await self._link.command("GET", self.keys.input(job_id)) or b"{}"
+        """Read a job's input as canonical JSON; raise ``UnreadableRecord`` where it is gone."""
+        found: bytes | None = await self._link.command("GET", self.keys.input(job_id))
+        if not found:
+            raise UnreadableRecord(job_id, "its input is gone")
+        return found
 
     async def timeline(self, job_id: str) -> list[dict[str, Any]]:
-        """Read what happened to a job, oldest first."""
-        return [json.loads(line) for line in await self._link.command("LRANGE", self.keys.timeline(job_id), 0, -1)]
+        """Read what happened to a job, oldest first; what cannot be read is left out."""
+        (found,) = await self._link.each([("LRANGE", self.keys.timeline(job_id), 0, -1)])
+        lines = [as_json(line) for line in found] if isinstance(found, list) else []
+        return [line for line in lines if isinstance(line, dict) and {"at", "event"} <= line.keys()]
 
     async def count(self, name: str, *labels: str) -> None:
         """Raise a counter that goes with no job."""
@@ -232,9 +247,7 @@ class Store:
 
     async def reply(self, token: str, answer: bytes) -> bool:
         """Answer a caller of the arq door, who has a minute to fetch it; False where it has said that it went."""
-        key = self.keys.reply(token)
-        entries, _ = await self._link.together([("RPUSH", key, answer), ("PEXPIRE", key, REPLY_MS)])
-        return int(entries) == 1
+        return int(await self._link.script("reply", [self.keys.reply(token)], [answer, REPLY_MS])) == 1
 
     async def counters(self) -> dict[tuple[str, ...], int]:
         """Read all counters: name and labels, and what each has come to."""
@@ -341,60 +354,3 @@ class Store:
     async def listen(self, called: Callable[[], None]) -> NoReturn:
         """Call back whenever another process has made work due; raise ``RedisAway`` when the connection is lost."""
         await self._link.listen(self.keys.one("wake"), called)
-
-    # --- upkeep
-
-    async def overdue(self, now_ms: int, *, skip: int, limit: int) -> list[str]:
-        """Name jobs that have not ended by their deadline, the longest overdue first, without the first ``skip``."""
-        found = await self._link.command(
-            "ZRANGEBYSCORE", self.keys.one("deadlines"), "-inf", now_ms, "LIMIT", skip, limit
-        )
-        return [job_id.decode("utf-8", "replace") for job_id in found]
-
-    async def forget_deadline(self, job_id: str) -> None:
-        """Take a job without a record off the list of deadlines."""
-        await self._link.command("ZREM", self.keys.one("deadlines"), job_id)
-
-    async def ended_before(self, before_ms: int, *, skip: int, limit: int) -> list[str]:
-        """Name ended jobs that ended before a time, the oldest first, without the first ``skip``."""
-        ended = self.keys.one("ended")
-        found = await self._link.command("ZRANGEBYSCORE", ended, "-inf", before_ms, "LIMIT", skip, limit)
-        return [job_id.decode() for job_id in found]
-
-    async def forget_ended(self, job_id: str) -> None:
-        """Take a job without a record off the list of ended ones."""
-        await self._link.command("ZREM", self.keys.one("ended"), job_id)
-
-    async def prune(self, job: Job) -> bool:
-        """Delete an ended job and all that belongs to it, unless a delivery is pending."""
-        keys = self.keys
-        ids = [d.decode() for d in await self._link.command("LRANGE", keys.deliveries_of(job.id), 0, -1)]
-        highest = max((attempt.number for attempt in job.attempts), default=0)
-        return bool(
-            await self._link.script(
-                "prune",
-                [
-                    keys.job(job.id),
-                    keys.input(job.id),
-                    keys.timeline(job.id),
-                    keys.one("ended"),
-                    keys.index(job.status, job.spec.kind),
-                    keys.deliveries_of(job.id),
-                    keys.wheel(TRACK_WHEEL),
-                    keys.leases(TRACK_WHEEL),
-                    keys.deliveries("delivered"),
-                    keys.deliveries("dead"),
-                    keys.index(job.status, job.spec.kind, job.model),
-                    *(keys.delivery(d) for d in ids),
-                ],
-                [job.id, job.rev, highest, *ids],
-            )
-        )
-
-
-def _decode(job_id: str, stored: Mapping[bytes, bytes]) -> Job:
-    """Read a record; raise ``UnreadableRecord`` for a newer schema or anything that is not a record."""
-    try:
-        return from_form(job_id, read_record(stored))
-    except NotARecord as error:
-        raise UnreadableRecord(job_id, str(error)) from error

@@ -11,16 +11,18 @@ from jobs import late
 from jobs.changes import ON_SUBMIT_WHEEL, settle
 from jobs.decide import Fail
 from jobs.failures import own_failure
-from jobs.job import UnreadableRecord
+from jobs.job import NewerRecord, UnreadableRecord
 from jobs.verdict import Code
+from worker.housekeeping import Pruned
 from worker.link import ABSENCE, STORE_ERRORS, unreadable
+from worker.poison import end_job
 from worker.store import Applied, Store
 from worker.submit import tell_decision
 
 DEADLINES_EVERY_S = 2.0
 OVERDUE_BATCH = 200
 PRUNE_EVERY_S = 30.0
-PRUNE_BATCH = 500
+PRUNE_BATCH = 100
 
 
 class Prune:
@@ -33,29 +35,33 @@ class Prune:
     async def run_once(self, now_ms: int) -> int:
         """Prune what is old enough; return how many jobs went."""
         before_ms = now_ms - self._retention_ms
-        pruned = kept = 0
-        while batch := await self._store.ended_before(before_ms, skip=kept, limit=PRUNE_BATCH):
-            gone = sum([await self._prune(job_id) for job_id in batch])
-            pruned += gone
-            kept += len(batch) - gone
+        pruned = left = 0
+        while batch := await self._store.housekeeping.ended_before(before_ms, skip=left, limit=PRUNE_BATCH):
+            became = await asyncio.gather(*(self._prune(job_id) for job_id in batch))
+            pruned += became.count(Pruned.GONE)
+            left += became.count(Pruned.LEFT)
         await self._store.outbox.trim(before_ms)
         await self._store.fleet.forget_dead(now_ms)
         if pruned:
             log.info("jobs.pruned", count=pruned)
         return pruned
 
-    async def _prune(self, job_id: str) -> bool:
+    async def _prune(self, job_id: str) -> Pruned:
         try:
             job = await self._store.get(job_id)
             if job is None:
-                await self._store.forget_ended(job_id)
-                return True
-            return job.ended and await self._store.prune(job)
+                await self._store.housekeeping.forget_ended(job_id)
+                return Pruned.GONE
+            return await self._store.housekeeping.prune(job) if job.ended else Pruned.LEFT
         except ABSENCE:
             raise
-        except (UnreadableRecord, *STORE_ERRORS) as error:  # likewise
+        except UnreadableRecord as error:
             unreadable("job", job_id, error)
-            return False
+            is_newer = isinstance(error, NewerRecord)
+            return Pruned.GONE if not is_newer and await self._store.quarantine.delete(job_id) else Pruned.LEFT
+        except STORE_ERRORS as error:  # likewise
+            unreadable("job", job_id, error)
+            return Pruned.LEFT
 
 
 class Deadlines:
@@ -70,7 +76,7 @@ class Deadlines:
     async def run_once(self, now_ms: int) -> int:
         """Fail what is overdue; return how many jobs that were."""
         failed = skip = 0
-        while batch := await self._store.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
+        while batch := await self._store.housekeeping.overdue(now_ms, skip=skip, limit=OVERDUE_BATCH):
             gone = [await self._fail(job_id, now_ms) for job_id in batch]
             failed += gone.count(True)
             skip += gone.count(False)
@@ -82,14 +88,18 @@ class Deadlines:
             return await self._judge(job_id, now_ms)
         except ABSENCE:
             raise
-        except (UnreadableRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
+        except (NewerRecord, *STORE_ERRORS) as error:  # one damaged row is not the others' fault
             unreadable("job", job_id, error)
             return False
+        except UnreadableRecord as error:
+            unreadable("job", job_id, error)
+            await end_job(self._store, job_id, str(error))
+            return None
 
     async def _judge(self, job_id: str, now_ms: int) -> bool | None:
         job = await self._store.get(job_id)
         if job is None or job.ended:
-            await self._store.forget_deadline(job_id)
+            await self._store.housekeeping.forget_deadline(job_id)
             return None
         if job.status not in ON_SUBMIT_WHEEL:
             return False

@@ -12,13 +12,14 @@ submissions are waited for.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from config.log import log
-from jobs.job import UnreadableRecord
+from jobs.job import NewerRecord, UnreadableRecord
 from worker.claims import LEASE_MS, Claim, Claims, clock_s
 from worker.ending import end
-from worker.link import ABSENCE, STORE_ERRORS
+from worker.link import ABSENCE, STORE_ERRORS, unreadable
 
 RENEW_S = LEASE_MS / 1000 / 4
 LONGEST_SLEEP_S = 1.0  # what another process made due is found after this at the latest
@@ -26,8 +27,6 @@ BREATH_S = 0.005  # between two claims: what ends or becomes due meanwhile is ga
 AWAY_PAUSE_S, LONGEST_AWAY_PAUSE_S = 0.25, 2.0
 PARTING_S = 1.0  # for so long a Redis that does not answer is waited for at the end
 NEVER_MS = 1 << 62
-CRASH_PAUSE_MS = 30_000
-UNREADABLE_PAUSE_MS = 60_000
 
 Duty = Callable[[Claim, Claims], Awaitable[None]]
 
@@ -53,14 +52,25 @@ class DueSet(Protocol):
         """Give a claim back, due at a time."""
 
 
+class Bounds(Protocol):
+    """What becomes of work that goes wrong."""
+
+    def watched(self, claim: Claim) -> AbstractAsyncContextManager[bool]:
+        """Have a claim be worked on; give False where it is not to be."""
+
+    async def crashed(self, claim: Claim, error: Exception) -> None:
+        """Put off, or end, what has crashed its duty."""
+
+
 class Wheel:
     """Runs one duty over a due-set, ``slots`` claims at a time; ``now_ms`` is Redis's time."""
 
-    def __init__(self, due: DueSet, duty: Duty, *, slots: int, now_ms: Callable[[], int]) -> None:
+    def __init__(self, due: DueSet, duty: Duty, *, slots: int, now_ms: Callable[[], int], bounds: Bounds) -> None:
         self._due = due
         self._now_ms = now_ms
         self._name = due.names[0]
         self._duty = duty
+        self._bounds = bounds
         self._slots = slots
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._held: dict[tuple[str, str], Claim] = {}
@@ -176,19 +186,19 @@ class Wheel:
 
     async def _work(self, claim: Claim, claims: Claims) -> None:
         try:
-            await self._duty(claim, claims)
+            try:
+                async with self._bounds.watched(claim) as goes_on:
+                    if goes_on:
+                        await self._duty(claim, claims)
+            except (asyncio.CancelledError, *ABSENCE):
+                raise
+            except Exception as error:  # noqa: BLE001 - the boundary of every duty
+                _tell(claim, error)
+                await self._bounds.crashed(claim, error)
         except ABSENCE:
             pass  # logged by the link, once for all; the lease runs out
-        except UnreadableRecord as error:
-            log.error("record.unreadable", wheel=claim.wheel, member=claim.member, error=str(error))
-            await self._put_off(claim, UNREADABLE_PAUSE_MS)
-        except Exception:  # noqa: BLE001 - the boundary of every duty
+        except Exception:  # noqa: BLE001 - what crashes here is due again when its lease has run out
             log.exception("duty.crashed", wheel=claim.wheel, member=claim.member)
-            await self._put_off(claim, CRASH_PAUSE_MS)
-
-    async def _put_off(self, claim: Claim, pause_ms: int) -> None:
-        with contextlib.suppress(*STORE_ERRORS):
-            await self._due.release(claim, self._now_ms() + pause_ms)
 
     async def _renew(self) -> None:
         while True:
@@ -198,3 +208,13 @@ class Wheel:
             if claims:
                 with contextlib.suppress(*STORE_ERRORS):
                     await self._due.renew(claims)
+
+
+def _tell(claim: Claim, error: Exception) -> None:
+    match error:
+        case NewerRecord():
+            unreadable("job", claim.member, error)
+        case UnreadableRecord():
+            log.error("record.unreadable", wheel=claim.wheel, member=claim.member, error=str(error))
+        case _:
+            log.error("duty.crashed", wheel=claim.wheel, member=claim.member, exc_info=error)

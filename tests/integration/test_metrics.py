@@ -86,6 +86,7 @@ async def test_what_has_bounded_labels_is_there_from_the_start(bench: Bench) -> 
     async with serving(bench.redis_url) as api:
         samples = await scraped(api)
     assert samples["workers", frozenset()] == 0
+    assert samples["redis_memory_ratio", frozenset()] == 0
     for name, labels in (
         ("jobs_total", {"kind": "video", "status": "failed"}),
         ("jobs_now", {"kind": "music", "status": "queued"}),

@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 from harness import Bench, Sandbox, directed, eventually
 from redis import Redis
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
@@ -165,16 +165,6 @@ async def test_redis_killed_for_longer_than_a_lease_while_posts_are_in_flight(
     assert sandbox.stats()["accepted"] == len(delays_s)
 
 
-async def out_of_memory(client: redis.asyncio.Redis) -> None:
-    """Have Redis refuse writes for want of memory."""
-    await client.config_set("maxmemory", 1)
-
-
-async def memory_again(client: redis.asyncio.Redis) -> None:
-    """Give it memory again."""
-    await client.config_set("maxmemory", 0)
-
-
 async def read_only(client: redis.asyncio.Redis) -> None:
     """Make Redis the replica of a dead host, as a failover does."""
     await client.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -188,11 +178,10 @@ async def writable(client: redis.asyncio.Redis) -> None:
 @pytest.mark.parametrize(
     ("refuse", "allow", "for_s"),
     [
-        (out_of_memory, memory_again, SOON_S),
         (read_only, writable, SOON_S),
-        (out_of_memory, memory_again, LONGER_THAN_A_LEASE_S),
+        (read_only, writable, LONGER_THAN_A_LEASE_S),
     ],
-    ids=["out_of_memory", "read_only", "out_of_memory_for_longer_than_a_lease"],
+    ids=["for_a_moment", "for_longer_than_a_lease"],
 )
 async def test_writes_refused_between_a_post_and_its_answer(
     refuse: Callable[[redis.asyncio.Redis], Any],
@@ -264,3 +253,14 @@ async def test_redis_that_stood_still_costs_nobody_a_claim(bench: Bench, sandbox
         await patiently(bench.store.ping)
         await assert_done_once(bench, sandbox, "t")
     assert sandbox.stats()["accepted"] == 1
+
+
+async def test_the_error_of_a_script_is_nobody_elses(bench: Bench) -> None:
+    """Also where the script had to be sent first: what left together with it is answered by itself."""
+    await bench.raw.set("onysoft:gate", "x")
+    await bench.raw.script_flush()
+    claimed, answered = await asyncio.gather(
+        bench.store.claim(["submit:video"], limit=1), bench.store.quarantine.count(), return_exceptions=True
+    )
+    assert isinstance(claimed, ResponseError)
+    assert answered == 0

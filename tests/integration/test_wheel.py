@@ -9,6 +9,7 @@ from harness import PATIENCE_S, Bench
 from jobs.pacing import SUBMISSIONS
 from worker.claims import LEASE_MS, Claim, Claims
 from worker.keys import submit_wheel
+from worker.poison import JobBounds
 from worker.store import Wheels
 from worker.wheel import Wheel
 
@@ -30,7 +31,8 @@ async def test_work_given_back_by_a_duty_that_is_not_through_is_done_again_at_on
             again.set()
             await store.release(claim, None)
 
-    wheel = Wheel(Wheels(store, (submit_wheel("video"),), SUBMISSIONS), duty, slots=2, now_ms=store.now_ms)
+    due = Wheels(store, (submit_wheel("video"),), SUBMISSIONS)
+    wheel = Wheel(due, duty, slots=2, now_ms=store.now_ms, bounds=JobBounds(store))
     running = asyncio.create_task(wheel.run())
     async with asyncio.timeout(min(PATIENCE_S, LEASE_MS / 1000 - 2)):  # a lease later it would come by itself
         await again.wait()

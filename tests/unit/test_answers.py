@@ -1,6 +1,10 @@
 """The tolerant reader of the gateway's answers."""
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -8,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.expiry import ToldExpiry
+from jobs.failures import classify
 from jobs.verdict import Signal
 from worker.answers import (
     DONE,
@@ -21,6 +26,7 @@ from worker.answers import (
     read_look,
     read_submission,
 )
+from worker.decoding import Decoder, Undecodable
 
 
 def look(body: Any, *, status: int = 200, text_output: bool = False) -> Running | Done | TaskFailed | LookRefused:
@@ -266,6 +272,54 @@ def test_no_answer_surprises_the_reader(body: Any, status: int, text_output: boo
     raw = json.dumps(body).encode()
     assert isinstance(read_submission(status, raw), TaskAccepted | Signal)
     assert isinstance(read_look(status, raw, text_output=text_output), Running | Done | TaskFailed | LookRefused)
+
+
+WORDS = st.sampled_from(sorted({*DONE, *FAILED, *RUNNING, "SENSITIVE_WORD_ERROR", "task not found", "\ud83d", "1e400"}))
+ODD = st.sampled_from(
+    [float("nan"), float("inf"), 10**400, -1, True, "9" * 5000, "\ud83d\ude00", "\x00", "https://a.test/1"]
+)
+NAMES = st.sampled_from(
+    [
+        *("success", "data", "status", "state", "successFlag", "error", "code", "msg", "message", "result", "results"),
+        *("resultJson", "response", "urls", "url", "task_id", "taskId", "id", "failCode", "failMsg", "errorCode"),
+        *("errorMessage", "cost", "creditsConsumed", "expires_at", "expires_in", "sunoData", "audioUrl", "text"),
+    ]
+)
+TALES = st.recursive(
+    WORDS | ODD | st.none() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=6),
+    max_leaves=15,
+)
+
+
+@given(body=TALES, status=st.integers(0, 999), text_output=st.booleans(), wait_s=st.none() | st.floats())
+def test_every_tale_of_a_gateway_is_judged(body: Any, status: int, text_output: bool, wait_s: float | None) -> None:  # noqa: FBT001
+    """In its own words and with the oddest values, each answer comes to something, and each refusal to a verdict."""
+    raw = json.dumps(body).encode()
+    submitted = read_submission(status, raw, retry_after_s=wait_s)
+    assert isinstance(submitted, TaskAccepted) or classify(submitted).code
+    match read_look(status, raw, text_output=text_output):
+        case LookRefused(signal) | TaskFailed(signal):
+            assert classify(signal).code
+        case Done() | Running() as seen:
+            assert repr(seen)
+
+
+@given(
+    body=st.binary(max_size=200),
+    packed=st.sampled_from([zlib.compress, gzip.compress, lambda body: body]),
+    cut=st.integers(0, 200),
+    named=st.sampled_from(["gzip", "deflate", "x-gzip", "identity", "br", "gzip, gzip", "", "\xff", ",,"]),
+    limit=st.integers(1, 300),
+)
+def test_no_coding_surprises_the_decoder(
+    body: bytes, packed: Callable[[bytes], bytes], cut: int, named: str, limit: int
+) -> None:
+    """Whole or cut, right or wrongly named: bytes within the limit, or the one error."""
+    piece = packed(body)[:cut]
+    with suppress(Undecodable):
+        decoder = Decoder(named)
+        assert all(len(decoder.decode(part, limit)) <= limit for part in (piece[:7], piece[7:]))
 
 
 @given(raw=st.binary(max_size=200), status=st.integers(100, 599))

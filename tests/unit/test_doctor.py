@@ -48,6 +48,8 @@ MEMORY = [  # maxmemory, used, policy: level
     (0, 10, "allkeys-lru", "warning"),
     (100, 10, "noeviction", "ok"),
     (100, 81, "noeviction", "warning"),
+    (100, 91, "noeviction", "problem"),
+    (0, 81, "noeviction", "warning"),
     (100, 10, "allkeys-lru", "problem"),
     (100, 99, "volatile-ttl", "problem"),
 ]
@@ -55,8 +57,8 @@ MEMORY = [  # maxmemory, used, policy: level
 
 @pytest.mark.parametrize(("most", "used", "policy", "level"), MEMORY)
 def test_memory(most: int, used: int, policy: str, level: str) -> None:
-    """Eviction with a limit is a problem, nearly full a warning."""
-    info = {"maxmemory": str(most), "used_memory": str(used), "maxmemory_policy": policy}
+    """Eviction with a limit is a problem, and so is a memory above the mark; one that is nearly full is a warning."""
+    info = {"maxmemory": str(most), "used_memory": str(used), "maxmemory_policy": policy, "total_system_memory": "100"}
     assert worst(*_memory(info)) == level
 
 
@@ -82,7 +84,9 @@ AOF, NONE = {"aof_enabled": "1"}, {"aof_enabled": "0"}
 @pytest.mark.parametrize(
     ("info", "sync", "save", "level", "word"),
     [
+        (AOF, "always", "", "ok", "nothing it has taken is lost"),
         (AOF, "everysec", "", "ok", "last second"),
+        (AOF, "no", "", "warning", "half minute"),
         (AOF, None, None, "ok", "not told"),
         (AOF | {"aof_last_write_status": "err"}, "always", "", "problem", "cannot write"),
         (NONE, "everysec", "3600 1", "warning", "snapshots"),

@@ -14,10 +14,12 @@ from jobs.changes import Change
 from jobs.decide import decide
 from jobs.failures import classify, own_failure
 from jobs.job import Attempt, Job, Look, Outcome, Spec, from_form, look_form, to_form
+from jobs.places import places
 from jobs.states import ENDED, LIVE, TRANSITIONS, Status
 from jobs.verdict import Acceptance, Failure, Signal, Stage, Transport
 from jobs.verdict import Code as FailureCode
 from worker.record import read_record, view, write_part
+from worker.step import Steps
 
 TERMINAL_EVENTS = {"job.completed", "job.failed", "job.canceled"}
 STATUSES = [400, 401, 402, 403, 404, 413, 422, 429, 500, 502, 503, 504]
@@ -68,6 +70,8 @@ class Life(RuleBasedStateMachine):
         spec = Spec("j", "music", models, "f", self.now_ms, deadline_s * 1000, max_attempts, unknown)
         change = changes.create(spec, now_ms=self.now_ms, rev=next(self.revs))
         self.job = change.after
+        self.is_on_submit_wheel = Steps._submit_wheel(change) == self.now_ms
+        self.on_track_wheel = set[int]()
 
     def take(self, change: Change) -> None:
         """Apply a change as the store would, and check what must hold of every change."""
@@ -87,6 +91,10 @@ class Life(RuleBasedStateMachine):
             if at_ms is None:
                 looks.pop(number, None)
         self.job = replace(change.after, looks=looks)
+        for number, at_ms in change.looks.items():
+            (self.on_track_wheel.discard if at_ms is None else self.on_track_wheel.add)(number)
+        if (submit := Steps._submit_wheel(change)) != "keep":
+            self.is_on_submit_wheel = submit != "remove"
 
     def at(self) -> dict[str, object]:
         """Give the time and a rev for the next change."""
@@ -242,6 +250,13 @@ class Life(RuleBasedStateMachine):
         assert len(set(numbers)) == len(numbers)
         under_way = [attempt for attempt in self.job.attempts if attempt.outcome is None]
         assert len(under_way) == (self.job.status in {Status.SUBMITTING, Status.PROCESSING})
+
+    @invariant()
+    def wheels_hold_what_the_record_says(self) -> None:
+        """Put a job just where whoever repairs wheels would look for it: there is never anything to repair."""
+        its = places(self.job)
+        assert (its.submit_at_ms is not None) == self.is_on_submit_wheel
+        assert set(its.looks) == self.on_track_wheel
 
     @invariant()
     def the_record_survives_writing_and_reading(self) -> None:

@@ -26,6 +26,7 @@ GAUGES = {
     "workers": set[str](),
     "held": {"reason"},
     "webhook_destinations_failing": set[str](),
+    "redis_memory_ratio": set[str](),
 }
 METRICS = {name: set(labels) for name, labels in (*COUNTERS.items(), *HISTOGRAMS.items())} | GAUGES
 SCRAPED = {"job", "instance"}  # what Prometheus itself puts on every series

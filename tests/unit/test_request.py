@@ -1,12 +1,15 @@
 """What a caller may ask for, and how it is told what is wrong."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jobs.request import MAX_FAULTS, MAX_NAME_CHARS, InvalidRequest, RequestTooLarge, read_request
+from jobs.request import MAX_FAULTS, MAX_NAME_CHARS, Fault, InvalidRequest, JobRequest, RequestTooLarge, read_request
 
 GOOD: dict[str, Any] = {"kind": "video", "input": {"prompt": "a lighthouse at dusk", "seed": 7}}
 
@@ -148,3 +151,26 @@ def test_the_known_fields_are_listed_once() -> None:
     found = faults({**GOOD, "modle": 1, "prompt": 2, "sead": 3})
     assert list(found) == ["modle", "prompt", "sead"]
     assert [message.count("webhook_url") for message in found.values()] == [1, 0, 0]
+
+
+FIELDS = st.sampled_from([*JobRequest.model_fields, "prompt", "\ud83d", "x" * 200])
+ODD = ["video", "job.failed", "https://shop.example/x", "retry", "\ud83d", "http://[", 10**400, "a" * 5000]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(ODD),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=6) | FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(raw=VALUES | st.dictionaries(FIELDS, VALUES, max_size=8), base=st.sampled_from([{}, GOOD]))
+def test_any_json_is_an_order_or_names_its_faults(raw: Any, base: dict[str, Any]) -> None:
+    """Never another exception, never a fault without a field, and nothing taken that could not be written."""
+    asked = {**base, **raw} if isinstance(raw, dict) else raw
+    told: Sequence[Fault] = ()
+    try:
+        order = read_request(asked, allow_private=False)
+        assert json.loads(order.input_json) == asked["input"]
+        assert order.fingerprint == read_request(json.loads(json.dumps(asked)), allow_private=False).fingerprint
+    except InvalidRequest as refused:
+        told = refused.faults or (Fault("", "none"),)
+    assert all(fault.field and fault.message and len(str(fault)) < 1000 for fault in told)

@@ -52,7 +52,7 @@ def submit(
     """Enqueue one job. With --wait: exit 0 when it completed, 1 when it failed or was canceled."""
     from jobs.request import InvalidRequest, read_request
     from worker.cli import job_sheet, watching
-    from worker.enqueue import Conflict, Door
+    from worker.enqueue import Conflict, Door, StorageFull
 
     request: dict[str, Any] = {"kind": kind, "input": _read_inputs(inputs or [], input_file)}
     given = {"model": model, "fallbacks": fallback, "webhook_url": webhook, "id": job_id}
@@ -67,7 +67,7 @@ def submit(
             taken = await Door(store, settings, models, announce=True).take(request)
         except InvalidRequest as error:
             raise WrongUsage("; ".join(map(str, error.faults))) from error
-        except Conflict as error:
+        except (Conflict, StorageFull) as error:
             raise Failed(str(error)) from error
         if wait:
             return await watching.until_ended(store, taken.job.id, as_json=as_json)

@@ -121,6 +121,9 @@ def _notes(view: Row, now_ms: int) -> Iterator[Text]:
         since, tried = ago(row["failing_since"], now_ms, word=""), ahead(row["next_try_at"], now_ms)
         words = f"{plain(row['destination'])} for {since}; {row['waiting']} wait, next try {tried}"
         yield _note("failing", words, "yellow")
+    if quarantined := view["quarantined"]:
+        words = f"{counted(quarantined, 'job')} with a damaged record: see job.quarantined in the log, then `show ID`"
+        yield _note("quarantine", words, "yellow")
     yield from _money_notes(view["money"])
 
 

@@ -38,6 +38,7 @@ from worker.client.errors import (
     NoSuchJob,
     NotPossible,
     RedisUnavailable,
+    StorageFull,
     UnreadableJob,
     WorkerClientError,
     fault,
@@ -53,6 +54,7 @@ PROBLEMS: Mapping[str, type[WorkerClientError]] = {
     "conflict": Conflict,
     "not_found": NoSuchJob,
     "wrong_status": NotPossible,
+    "storage_full": StorageFull,
 }
 
 
@@ -150,7 +152,7 @@ class WorkerClient:
 
         The same id with the same request is the same job, however often it is submitted: give an id of your own, and
         a submit that failed is safe to repeat. Without one, a new one is made. Raises ``InvalidRequest`` with every
-        fault (no job is made, the id stays free) and ``Conflict``.
+        fault (no job is made, the id stays free), ``Conflict`` and ``StorageFull`` (likewise).
 
         Where no worker is alive, or none answers in time, the request is queued all the same, and a worker that comes
         within 30 days will take it. The job is then returned as ``queued`` (or as it stands, where there is one of its
@@ -159,6 +161,9 @@ class WorkerClient:
         """
         order, size_bytes = read_request(request)
         try:
+            memory = await self._line.memory()
+            if memory.is_full and not await self._line.record(order["id"]):
+                raise StorageFull(memory.words)
             answer = await self._ask("generate", order, size_bytes)
         except RedisUnavailable as error:
             raise RedisUnavailable(f"{error}; it may be queued: repeat it with the id {order['id']}") from error

@@ -48,6 +48,10 @@ class NoAnswer(WorkerClientError):  # noqa: N818 - named after what it says
     """No worker is alive, or none answered in time. The wish stays queued: the next worker carries it out."""
 
 
+class StorageFull(WorkerClientError):  # noqa: N818 - named after what it says
+    """Redis has no room for new jobs, and nothing was queued: raise its maxmemory, or wait until jobs are pruned."""
+
+
 class UnreadableJob(WorkerClientError):  # noqa: N818 - named after what it says
     """The job was written by a newer version, or is damaged: the client cannot show it."""
 

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from arq.connections import ArqRedis
 from redis.asyncio.client import PubSub
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.client.checks import write_json
@@ -31,6 +31,7 @@ from worker.client.errors import RedisUnavailable, WrongAddress
 from worker.ending import ASK_EVERY_S, end
 from worker.index import newest
 from worker.keys import Keys
+from worker.memory import RedisMemory
 
 CONNECT_S = 1.5
 AWAY_S = 1.7  # a short call that takes longer has found Redis away
@@ -46,6 +47,7 @@ GONE = b"gone"
 MARKS = 2  # one may go to a look for the answer that was broken off just now
 MARK_S = 0.5  # how long a canceled caller is kept for its mark; it is left all the same
 SILENCE_S = 5.0
+LOOK_EVERY_S = 1.0
 AGAIN_S = 0.5
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,6 +66,7 @@ class Line:
         self._keys = keys
         self._slots, self._seats = asyncio.Semaphore(SLOTS), asyncio.Semaphore(SEATS)
         self._failed_at_s = 0.0
+        self._memory, self._looked_at_s = RedisMemory(), -LOOK_EVERY_S
         self._leaving: set[asyncio.Task[Any]] = set()
         self.ear = Ear(self._redis)
 
@@ -83,6 +86,17 @@ class Line:
             (seconds, micros), workers = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return now_ms, any(now_ms - _seen_at_ms(worker) <= ALIVE_MS for worker in workers)
+
+    async def memory(self) -> RedisMemory:
+        """Read how full Redis is, or was within the last second; told as empty where it does not say."""
+        if time.monotonic() - self._looked_at_s >= LOOK_EVERY_S:
+            async with self._call():
+                try:
+                    self._memory = RedisMemory.read(await self._redis.execute_command(b"INFO", b"memory"))
+                except ResponseError:  # a managed Redis may forbid it
+                    self._memory = RedisMemory()
+            self._looked_at_s = time.monotonic()
+        return self._memory
 
     async def enqueue(
         self, function: str, argument: Any, *, now_ms: int, reply_to: str | None = None, size_bytes: int = 0
@@ -159,10 +173,17 @@ class Line:
     async def newest(self, indexes: list[str], *, before: int | None, limit: int) -> list[tuple[int, str]]:
         """Read the newest jobs of some indexes below a sequence, as (sequence, id); the indexes as of one moment."""
         top = "+inf" if before is None else f"({before}"
-        async with self._call(), self._redis.pipeline(transaction=True) as pipe:
+        async with self._call():
+            try:
+                return newest(await self._tops(indexes, top, limit, as_one=True), limit)
+            except OutOfMemoryError:  # at its maxmemory Redis takes no transaction, whatever is in it
+                return newest(await self._tops(indexes, top, limit, as_one=False), limit)
+
+    async def _tops(self, indexes: list[str], top: str, limit: int, *, as_one: bool) -> list[Any]:
+        async with self._redis.pipeline(transaction=as_one) as pipe:
             for index in indexes:
                 pipe.zrevrangebyscore(index, top, "-inf", start=0, num=limit, withscores=True)
-            return newest(await pipe.execute(), limit)
+            return list(await pipe.execute())
 
     async def records(self, job_ids: list[str]) -> list[Stored]:
         """Read the records of jobs."""

@@ -13,15 +13,20 @@ from config.settings import Settings
 from worker.doctor.findings import ANSWER_S, Finding, skew
 from worker.fleet import Overview
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
+from worker.memory import MARK, RedisMemory
 from worker.record import rfc3339
 from worker.signing_secrets import DIFFERS, UnreadableSecret, signed_otherwise
 from worker.store import Store
 
 OLDEST_S = 600.0
-FULL_SHARE = 0.8
+FILLING = 0.8
 LEAST_REDIS = (6, 2)
 OPTIONS = ("appendfsync", "save", "notify-keyspace-events")
-SYNCED = {"always": "every write is synced", "everysec": "a crash may lose the last second or two"}
+SYNCED = {
+    "always": "synced before it answers: nothing it has taken is lost",
+    "everysec": "synced every second: a power cut may lose the last second or two of jobs taken and tasks accepted",
+    "no": "synced when the system likes: a power cut may lose the last half minute of jobs taken and tasks accepted",
+}
 
 
 async def check_redis(url: str, settings: Settings, models: Models) -> list[Finding]:
@@ -104,9 +109,12 @@ def _persistence(info: dict[str, str], sync: str | None, save: str | None) -> It
     if info.get("aof_enabled") == "1":
         if info.get("aof_last_write_status", "ok") != "ok":
             yield Finding(name, "problem", "Redis cannot write its append-only file", "make room on Redis's disk")
+        elif sync == "no":
+            mend = "CONFIG SET appendfsync always (or everysec), and in its configuration file"
+            yield Finding(name, "warning", f"append-only file, {SYNCED[sync]}", mend)
         else:
             synced = SYNCED.get(sync or "", "how often it is synced is not told")
-            yield Finding(name, "ok", f"append-only file; {synced}")
+            yield Finding(name, "ok", f"append-only file, {synced}")
     elif save is None:
         says = "no append-only file; whether it saves snapshots is not told (CONFIG is forbidden)"
         yield Finding(name, "warning", says, mend)
@@ -119,19 +127,28 @@ def _persistence(info: dict[str, str], sync: str | None, save: str | None) -> It
 
 
 def _memory(info: dict[str, str]) -> Iterator[Finding]:
-    name, most = "redis memory", int(info.get("maxmemory", 0))
-    used, policy = int(info.get("used_memory", 0)), info.get("maxmemory_policy", "unknown")
+    name, policy = "redis memory", info.get("maxmemory_policy", "unknown")
+    used = int(info.get("used_memory", 0)) - int(info.get("mem_not_counted_for_evict", 0))
+    memory, machine = RedisMemory(used, int(info.get("maxmemory", 0))), int(info.get("total_system_memory", 0))
+    most = memory.most_bytes
     mend = "CONFIG SET maxmemory-policy noeviction, and in its configuration file"
     if most and policy != "noeviction":
         says = f"maxmemory-policy is {policy}: Redis throws jobs away when it is full"
         yield Finding(name, "problem", says, mend)
     elif policy != "noeviction":
         yield Finding(name, "warning", f"maxmemory-policy is {policy}: harmless only while maxmemory is not set", mend)
-    if most and used > most * FULL_SHARE:
-        says = f"{used / most:.0%} of maxmemory is used"
-        yield Finding(name, "warning", says, "raise maxmemory, or lower RETENTION_S: a full Redis takes no jobs")
+    more = "raise maxmemory, or lower RETENTION_S and restart the workers: ended jobs are pruned every 30 s"
+    if memory.is_full:
+        says = f"{memory.ratio:.0%} of maxmemory is used: new jobs are refused above {MARK:.0%}, those there are go on"
+        yield Finding(name, "problem", says, more)
+    elif memory.ratio > FILLING:
+        says = f"{memory.ratio:.0%} of maxmemory is used: above {MARK:.0%} new jobs are refused"
+        yield Finding(name, "warning", says, more)
+    elif not most and machine and used > machine * FILLING:
+        says = f"{used / 1024**2:.0f} MB used, {used / machine:.0%} of the machine's, and no maxmemory"
+        yield Finding(name, "warning", says, "set maxmemory: without one the system kills Redis when memory runs out")
     elif policy == "noeviction":
-        room = f" of {most / 1024**2:.0f} MB" if most else ", no maxmemory"
+        room = f" of {most / 1024**2:.0f} MB" if most else ", no maxmemory (set one where Redis shares the machine)"
         yield Finding(name, "ok", f"{used / 1024**2:.0f} MB used{room}, {policy}")
 
 
@@ -178,6 +195,12 @@ def _queues(overview: Overview) -> Iterator[Finding]:
         yield Finding(
             "cooldown", "warning", says, "wait: one submission tries it then (QUOTA_RESET, where it was not told)"
         )
+    if lying := overview.quarantined:
+        says = f"{lying} {'job has' if lying == 1 else 'jobs have'} a damaged record and cannot go on"
+        mend = (
+            "the log names them (job.quarantined), `onysoft-worker show ID` says what is wrong; gone RETENTION_S later"
+        )
+        yield Finding("quarantine", "warning", says, mend)
     late = {name: depth for name, depth in overview.queues.items() if depth.oldest_s > OLDEST_S}
     for name, depth in late.items():
         says = f"the oldest entry of {name} is due for {depth.oldest_s / 60:.0f} min ({depth.due} are due)"

@@ -17,6 +17,9 @@
 --          {'wait', until}       a submission that is not to begin now: held, paused, its model is cooling, or paced
 -- INVARIANT  all checks and every read that could fail on a wrong type come before the first write, so that the step
 --            is written whole or not at all.
+-- MEMORY  A Redis at its maxmemory refuses a script whose first write needs memory, and lets any other do all of its
+--         writes. So a new job and the beginning of a submission are refused, and every other step of a job that is
+--         there is written: what has been paid for can end, and be pruned.
 -- include pace
 local at = 0
 local function take() at = at + 1; return ARGV[at] end
@@ -53,6 +56,7 @@ local cool_model, cool_until_ms = take(), take()
 local health_model, is_well = take(), take()  -- '' for no news of a model
 local changed_channel = take()      -- where to announce the job's change
 local channel = take()              -- where to announce work that is due now, '' for nowhere
+local schema = take()               -- of the deliveries that are made
 
 -- checks
 local found_rev = redis.call('HGET', KEYS[1], 'rev')
@@ -87,7 +91,8 @@ redis.call('HLEN', KEYS[26]); redis.call('ZCARD', KEYS[27])
 for i = 28, #KEYS do redis.call('HLEN', KEYS[i]) end
 local gone_url = redis.call('HGET', KEYS[1], 'gone_url')
 local pending = tonumber(redis.call('HGET', KEYS[1], 'pending') or '0') or 0
-local seq = redis.call('HGET', KEYS[1], 'seq')
+local seq = string.match(redis.call('HGET', KEYS[1], 'seq') or '', '^%d+$')
+local is_listed_anew = not seq or #seq > 15
 local clock_ms, clock_us, lane, probes_model = 0, 0, nil, false
 if begins ~= '' then
   local clock = redis.call('TIME')
@@ -95,6 +100,7 @@ if begins ~= '' then
   clock_ms = clock[1] * 1000 + math.floor(clock_us / 1000)
 end
 if begins ~= '' then
+  redis.call('SETRANGE', KEYS[14], 0, '')  -- changes nothing, and is refused at maxmemory
   -- The claim saw the fleet as it was a moment ago: what has been learned since holds for this submission, too.
   local function number(name) return tonumber(redis.call('HGET', KEYS[16], name) or '0') or 0 end
   if redis.call('HEXISTS', KEYS[16], 'hold') == 1 and is_hold_probe ~= '1' then
@@ -112,23 +118,25 @@ if begins ~= '' then
   local room, again_ms = pace_room(lane, clock_ms)
   if room < 1 then return {'wait', string.format('%d', again_ms)} end
 end
+if expected_rev ~= '' then redis.call('ZREM', KEYS[9], '') end  -- needs no memory
 -- As many numbers as the step can need, in one go; those it does not use are skipped.
 local last_sequence = redis.call('INCRBY', KEYS[14], 1 + 2 * #events)
 local sequence = last_sequence - 1 - 2 * #events
 local function next_sequence() sequence = sequence + 1; return sequence end
-seq = seq or next_sequence()
+if is_listed_anew then seq = next_sequence() end
 
 -- writes
 local flat = {'rev', new_rev}
 for _, pair in ipairs(fields) do flat[#flat + 1] = pair[1]; flat[#flat + 1] = pair[2] end
-if expected_rev == '' then flat[#flat + 1] = 'seq'; flat[#flat + 1] = seq end
+if is_listed_anew then flat[#flat + 1] = 'seq'; flat[#flat + 1] = seq end
 redis.call('HSET', KEYS[1], unpack(flat))
+redis.call('HDEL', KEYS[1], 'crashes', 'deaths')
 for _, name in ipairs(dropped) do redis.call('HDEL', KEYS[1], name[1]) end
 if input ~= '' then redis.call('SET', KEYS[2], input) end
 for before = 9, 19, 10 do
   local after = before + 1
   if KEYS[before] ~= KEYS[after] then redis.call('ZREM', KEYS[before], job_id) end
-  if KEYS[before] ~= KEYS[after] or expected_rev == '' then redis.call('ZADD', KEYS[after], seq, job_id) end
+  if KEYS[before] ~= KEYS[after] or is_listed_anew then redis.call('ZADD', KEYS[after], seq, job_id) end
 end
 if ended == '1' then
   redis.call('ZADD', KEYS[15], now_ms, job_id)
@@ -158,7 +166,8 @@ for _, event in ipairs(events) do
     if delivery_url ~= gone_url then
       number = next_sequence()
       redis.call('HSET', KEYS[27 + delivery], 'id', event[4], 'event_id', event[1], 'type', event[2], 'entry', entry,
-        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number)
+        'job', job_id, 'url', delivery_url, 'state', 'pending', 'attempts', '[]', 'created_at_ms', now_ms, 'seq', number,
+        'schema', schema)
       redis.call('HSET', KEYS[26], 'name', destination_name, 'host', destination_host)
       redis.call('PERSIST', KEYS[26])
       redis.call('ZADD', KEYS[27], delivery_due_ms, event[4])

@@ -11,7 +11,7 @@
 --           {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
 -- INVARIANT  the score of a claimed member is the end of its lease, so that a lease that runs out is due by itself.
 -- include pace
-local LATE_MS, HEEDED_AGAIN_MS = 2000, 60000
+local LATE_MS, HEEDED_AGAIN_MS, FULL_AGAIN_MS = 2000, 60000, 1000
 local token, limit, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lane_name, per_minute = ARGV[5], tonumber(ARGV[6])
 local gated = lane_name == 'submit'
@@ -25,10 +25,28 @@ for i = 1, #found, 2 do gate[found[i]] = found[i + 1] end
 
 local function number(name) return tonumber(gate[name] or '0') or 0 end  -- rubbish counts as nothing
 
+for i = 2, #KEYS do  -- all that could fail on a wrong type, before the first write
+  redis.call((i <= 3 or (i > 5 and i % 2 == 1)) and 'HLEN' or 'ZCARD', KEYS[i])
+end
+-- At maxmemory no submission begins; the other wheels go on, since their first write needs no memory (see apply).
+if not gated then
+  redis.call('HDEL', KEYS[1], '')
+else
+  local writable = redis.pcall('HSETNX', KEYS[1], 'takeover_from_ms', 0)
+  if type(writable) == 'table' and writable.err then
+    if not string.find(writable.err, 'OOM', 1, true) then return writable end
+    return {now_ms, string.format('%d', now_ms + FULL_AGAIN_MS), gate.hold and '1' or '0', {}, 0, '0'}
+  end
+end
+
 -- A call that comes late has waited for Redis, or the clock was set: nobody could renew, and its caller may be gone.
 -- Heeded for the fleet once in a while only: it may be the caller that is slow.
 local is_late = now_ms - (tonumber(ARGV[7]) - lease_ms) > LATE_MS
 local takeover_from_ms = number('takeover_from_ms')
+if takeover_from_ms > now_ms + lease_ms then  -- of a clock that has been set back since
+  takeover_from_ms = now_ms + lease_ms
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
 if ARGV[4] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
@@ -40,7 +58,7 @@ local function due_later(at_ms) if not next_due or at_ms < next_due then next_du
 local lane
 if lane_name ~= '' then
   lane = pace_read(3, now_ms)
-  if gated and lane.budget ~= per_minute then lane.budget = per_minute; pace_write(lane); lane = pace_read(3, now_ms) end
+  if gated then pace_budget(lane, per_minute) end
   local room, again_ms = pace_room(lane, now_ms)
   limit = math.min(limit, room)
   if room == 0 then due_later(again_ms) end

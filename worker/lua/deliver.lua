@@ -31,7 +31,7 @@ if redis.call('HGET', KEYS[2], delivery) ~= token then return {'0', '', '', ''} 
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local d = destination_read(prefix, destination, now_ms, most, most_at_host)
-local seq = redis.call('HGET', KEYS[1], 'seq')
+local seq = string.match(redis.call('HGET', KEYS[1], 'seq') or '', '^%d+$') or '0'
 local is_to_be_replayed = redis.call('HDEL', KEYS[1], 'replay') == 1 and after ~= 'delivered' and job_exists == 1
 if is_to_be_replayed then
   after, due_ms, note, dead_letters = 'pending', now_ms, '', ''
@@ -48,6 +48,7 @@ else
   redis.call('HSET', KEYS[1], 'next_at_ms', due_ms)
 end
 redis.call('HSET', KEYS[1], 'state', after, 'attempts', attempts, 'settled_by', token)
+redis.call('HDEL', KEYS[1], 'crashes', 'deaths')
 if state ~= after then
   redis.call('ZREM', KEYS[5], delivery)
   redis.call('ZADD', KEYS[6], seq, delivery)

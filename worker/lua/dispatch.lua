@@ -16,10 +16,14 @@ local AT_A_TIME, HOST_AGAIN_MS, HOST_AGAIN_AT_MOST_MS = 200, 50, 60000
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local wheel = prefix .. ':wheel:deliver'
-redis.call('HLEN', KEYS[2])
+redis.call('HDEL', KEYS[2], '')  -- needs no memory, so that the rest is written however full Redis is
 
 local is_late = now_ms - tonumber(ARGV[10]) > LATE_MS  -- see claim
 local takeover_from_ms = tonumber(redis.call('HGET', KEYS[1], 'takeover_from_ms') or '0') or 0
+if takeover_from_ms > now_ms + lease_ms then  -- of a clock that has been set back since
+  takeover_from_ms = now_ms + lease_ms
+  redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)
+end
 if ARGV[5] == '1' or (is_late and now_ms - takeover_from_ms > HEEDED_AGAIN_MS) then
   takeover_from_ms = math.max(takeover_from_ms, now_ms + lease_ms)
   redis.call('HSET', KEYS[1], 'takeover_from_ms', takeover_from_ms)

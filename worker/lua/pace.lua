@@ -19,6 +19,12 @@ local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS, LONGEST_ANSWER_MS = 2
 local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
 local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
 
+-- Note what the operator has said of the lane, 0 where it is to be learned.
+local function pace_budget(lane, per_minute)
+  lane.budget, lane.learns = per_minute, per_minute == 0 and string.match(lane.state, '%a+$') ~= 'look'
+  if per_minute > 0 then lane.limit, lane.before = 0, 0 end
+end
+
 -- Read a lane by its three keys: its state, its log, and what is awaited: requests, and until when. Rubbish is nothing.
 local function pace_read(first_key, now_ms)
   local state, log, open = KEYS[first_key], KEYS[first_key + 1], KEYS[first_key + 2]
@@ -27,8 +33,7 @@ local function pace_read(first_key, now_ms)
     local value = tonumber(found[i] or '0') or 0
     lane[name] = value > 0 and value < 1e15 and math.floor(value) or 0
   end
-  lane.learns = lane.budget == 0 and string.match(state, '%a+$') ~= 'look'
-  if lane.budget > 0 then lane.limit, lane.before = 0, 0 end
+  pace_budget(lane, lane.budget)
   local length_ms = lane.window_ms > 0 and lane.window_ms or LONGEST_WINDOW_MS
   lane.span_ms = length_ms + math.floor(length_ms / MARGIN)
   -- What lies further ahead than this script ever plans is of a clock that has been set back since.

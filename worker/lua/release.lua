@@ -13,7 +13,10 @@ redis.call('ZCARD', KEYS[6]); redis.call('ZCARD', KEYS[7])
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
-if ARGV[4] ~= '' and exists == 1 then redis.call('HSET', KEYS[3], ARGV[4], ARGV[5]) end
+if ARGV[4] ~= '' and exists == 1 then
+  redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
+  redis.call('HDEL', KEYS[3], 'crashes', 'deaths')
+end
 if ARGV[6] ~= '' then
   pace_tell(5, 0, 0, {what = ARGV[6], number = ARGV[7], pause_ms = ARGV[8], window_ms = ARGV[9]})
 end

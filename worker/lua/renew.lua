@@ -7,7 +7,7 @@
 local clock = redis.call('TIME')
 local until_ms = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
 local lost = {}
-redis.call('ZCARD', KEYS[1])
+redis.call('ZREM', KEYS[1], '')  -- needs no memory, so that the rest is written however full Redis is
 for i = 2, #ARGV, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then
     redis.call('ZADD', KEYS[1], 'XX', until_ms, ARGV[i])

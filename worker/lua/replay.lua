@@ -30,7 +30,7 @@ if kept < #attempts then
   redis.call('HSET', KEYS[1], 'attempts', cjson.encode({unpack(attempts, #attempts - kept + 1)}))
 end
 if state ~= 'pending' then
-  local seq = redis.call('HGET', KEYS[1], 'seq')
+  local seq = string.match(redis.call('HGET', KEYS[1], 'seq') or '', '^%d+$') or '0'
   redis.call('ZREM', KEYS[4], ARGV[8])
   redis.call('ZREM', KEYS[5], ARGV[8])
   redis.call('ZADD', KEYS[6], seq, ARGV[8])

@@ -20,7 +20,7 @@ from jobs.states import Status
 from worker.ids import new_id
 from worker.web.body import decode_json, read_body
 from worker.web.enqueueing import counting_rejections, given_key, patience_s
-from worker.web.openapi import GENERATE, envelopes, shown
+from worker.web.openapi import GENERATE, UNREADABLE, envelopes, shown
 from worker.web.problems import Kind, Refusal
 from worker.web.services import answer, redis_answering, services
 
@@ -122,6 +122,8 @@ for _kind in KINDS:
                 Kind.PAYLOAD_TOO_LARGE,
                 Kind.INVALID_REQUEST,
                 Kind.UNAVAILABLE,
+                Kind.STORAGE_FULL,
+                *UNREADABLE,
             ),
         },
         openapi_extra=GENERATE[_kind],
@@ -134,6 +136,6 @@ for _kind in KINDS:
         summary=f"Look a task up: {_kind}",
         responses={
             **shown(200, "The task as it stands.", "TaskShown"),
-            **envelopes(Kind.TASK_NOT_FOUND, Kind.UNAVAILABLE),
+            **envelopes(Kind.TASK_NOT_FOUND, Kind.UNAVAILABLE, *UNREADABLE),
         },
     )

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from config.settings import Settings
 from jobs.request import InvalidRequest
 from worker.actions import NoSuchJob, NotPossible
-from worker.enqueue import Conflict, Door
+from worker.enqueue import Conflict, Door, StorageFull
 from worker.link import RedisAway, RedisRefused
 from worker.store import Store
 from worker.web import aliases, dashboard, docs, enqueueing, fleet, health, jobs, metrics, outbox
@@ -37,6 +37,7 @@ ERRORS: tuple[type[Exception], ...] = (
     Refusal,
     InvalidRequest,
     Conflict,
+    StorageFull,
     NoSuchJob,
     NotPossible,
     RedisAway,

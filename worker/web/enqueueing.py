@@ -22,8 +22,8 @@ from worker.link import STORE_ERRORS, RedisAway, RedisRefused
 from worker.record import view
 from worker.store import Store
 from worker.web.body import MAX_BATCH, decode_json, read_body
-from worker.web.openapi import CREATE_JOB, CREATE_JOBS, LOCATION, problems, shown
-from worker.web.problems import RETRY_AFTER_S, Kind, Refusal, problem_object, refusal_of, unavailable
+from worker.web.openapi import CREATE_JOB, CREATE_JOBS, LOCATION, UNREADABLE, problems, shown
+from worker.web.problems import Kind, Refusal, problem_object, refusal_of, unavailable
 from worker.web.services import EXTRA_PATIENCE_S_PER_MB, PATIENCE_S, answer, redis_answering, services
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -90,6 +90,8 @@ def rejections(request: Request) -> Rejections:
             Kind.UNSUPPORTED_MEDIA_TYPE,
             Kind.INVALID_REQUEST,
             Kind.UNAVAILABLE,
+            Kind.STORAGE_FULL,
+            *UNREADABLE,
         ),
     },
     openapi_extra=CREATE_JOB,
@@ -97,8 +99,8 @@ def rejections(request: Request) -> Rejections:
 async def create_job(request: Request) -> Response:
     """Make a job, or find the one that the same request under the same id has made.
 
-    Safe to repeat with an id. On `503` it is not known whether the job was made: repeat it under the `id` of the
-    answer, or your own.
+    Safe to repeat with an id. On `503 unavailable` it is not known whether the job was made: repeat it under the `id`
+    of the answer, or your own. On `503 storage_full` it was not: Redis has room for the jobs it holds, for no new ones.
     """
     with counting_rejections(request):
         body = await read_body(request)
@@ -131,9 +133,9 @@ async def create_jobs(request: Request) -> Response:
     """Take up to 1,000 requests, each for itself: one that is refused does not touch the others.
 
     Every result has the status it would have had alone: `202` or `200` with the job, `409`, `413`, `422` or `503` with
-    the problem (or `500`, a bug of ours). Safe to repeat where the requests have ids. On a result of `503` it is not
-    known whether that job was made: repeat that request under the `id` of its problem. The body as a whole may be as
-    large as that of one request.
+    the problem (or `500`, a bug of ours). Safe to repeat where the requests have ids. On a result of `503 unavailable`
+    it is not known whether that job was made: repeat that request under the `id` of its problem. The body as a whole
+    may be as large as that of one request.
     """
     with counting_rejections(request):
         body = await read_body(request)
@@ -142,9 +144,14 @@ async def create_jobs(request: Request) -> Response:
     results = await _take_all(request, raws, within_s=within_s)
     refusals = [result for result in results if isinstance(result, Refusal)]
     rejections(request).add(*refusals)
-    away = any(refusal.kind is Kind.UNAVAILABLE for refusal in refusals)
-    headers = {"retry-after": str(RETRY_AFTER_S)} if away else None
+    again = max((_again_after_s(refusal) for refusal in refusals), default=0)
+    headers = {"retry-after": str(again)} if again else None
     return answer({"results": [_shown_result(result) for result in results]}, headers=headers)
+
+
+def _again_after_s(refusal: Refusal) -> int:
+    """Say when to come again with a refused request; 0 where that helps nothing."""
+    return int((refusal.headers or {}).get("retry-after", 0))
 
 
 def idempotency_key(request: Request, own_id: Any = None) -> str | None:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.job import MEND_IT
 from jobs.request import Fault
+from worker.memory import RedisMemory
 from worker.web.problems import MEND, Kind, Refusal, problem_object
 
 REQUEST_EXAMPLE = {
@@ -197,6 +199,7 @@ FLEET_EXAMPLE = {
             "next_try_at": "2026-03-02T18:23:20.100Z",
         }
     ],
+    "quarantined": 0,
     "money": {
         "paid_unused": {
             "total": 2,
@@ -283,6 +286,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 REFUSALS: Mapping[Kind, Refusal] = {
     Kind.INVALID_REQUEST: _INVALID,
     Kind.UNAVAILABLE: _UNKNOWN,
+    Kind.STORAGE_FULL: Refusal(Kind.STORAGE_FULL, RedisMemory(1_960_000_000, 2_147_483_648).words),
     Kind.INVALID_FORMAT: Refusal(Kind.INVALID_FORMAT, "name the model", errors=[Fault("model", "is required")]),
     **{
         kind: Refusal(kind, detail)
@@ -300,6 +304,14 @@ REFUSALS: Mapping[Kind, Refusal] = {
             (
                 Kind.CURSOR_EXPIRED,
                 "events after it are no longer kept: start again without a cursor, and list the jobs",
+            ),
+            (
+                Kind.RECORD_DAMAGED,
+                f"the record of job order-1841 cannot be read: KeyError: 'spec'; {MEND_IT}",
+            ),
+            (
+                Kind.NEWER_VERSION,
+                "job order-1841 was written by a newer version: ask one of that version",
             ),
             (Kind.METHOD_NOT_ALLOWED, "allowed here: GET, HEAD"),
             (Kind.INTERNAL_ERROR, "the log has it under this answer's X-Request-Id"),

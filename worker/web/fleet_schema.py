@@ -104,6 +104,9 @@ class FleetView(Described):
     workers: list[WorkerView]
     webhooks: dict[str, int] = Field(description="Deliveries by state.")
     failing_destinations: list[FailingDestinationView]
+    quarantined: int = Field(
+        description="Jobs whose record is damaged: they are left as they are, and on no other list."
+    )
     money: MoneyView
 
 

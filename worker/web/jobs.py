@@ -19,7 +19,7 @@ from worker.link import STORE_ERRORS
 from worker.listing import Filter
 from worker.record import view
 from worker.store import Store
-from worker.web.openapi import problems, shown
+from worker.web.openapi import UNREADABLE, problems, shown
 from worker.web.problems import Kind, Refusal, encode_json
 from worker.web.services import answer, known_parameters, redis_answering, services
 
@@ -74,7 +74,7 @@ async def list_jobs(
     summary="Show a job",
     responses={
         **shown(200, "The job as it stands, and what happened to it.", "JobDetail"),
-        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE, *UNREADABLE),
     },
 )
 async def show_job(
@@ -136,7 +136,7 @@ async def _until_gone(request: Request) -> None:
             "stream ends with the job's end.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE, *UNREADABLE),
     },
 )
 async def stream_job(request: Request, job_id: str) -> Response:
@@ -176,7 +176,7 @@ async def _events(store: Store, job: Job) -> AsyncIterator[bytes]:
     summary="Cancel a job",
     responses={
         **shown(200, "The job, canceled.", "JobView"),
-        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.INVALID_REQUEST, Kind.UNAVAILABLE, *UNREADABLE),
     },
 )
 async def cancel_job(request: Request, job_id: str) -> Response:
@@ -193,7 +193,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     summary="Try a job again",
     responses={
         **shown(200, "The job, open again.", "JobView"),
-        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.WRONG_STATUS, Kind.INVALID_REQUEST, Kind.UNAVAILABLE, *UNREADABLE),
     },
 )
 async def retry_job(request: Request, job_id: str) -> Response:

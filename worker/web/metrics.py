@@ -18,10 +18,14 @@ from config.models import KINDS
 from jobs.counters import BUCKETS_S, COUNTERS, HISTOGRAMS, SCALES
 from jobs.job import Outcome
 from jobs.money import Resolution, Waste
+from jobs.places import Repair
 from jobs.states import ENDED
 from jobs.verdict import Code
 from worker.fleet import Overview
+from worker.link import RedisRefused
+from worker.memory import RedisMemory
 from worker.outbox import STATES
+from worker.store import Store
 from worker.web.openapi import problems
 from worker.web.problems import Kind
 from worker.web.services import redis_answering, services
@@ -43,9 +47,11 @@ HELP = {
     "webhook_destinations_failing": "Destinations of webhooks that fail time after time; what is due to them waits.",
     "webhooks": "Webhook deliveries that are kept, by state.",
     "workers": "Workers that are alive.",
+    "redis_memory_ratio": "What Redis uses of its maxmemory; above 0.9 no new jobs are taken. 0 without a maxmemory.",
     "unknown_submits_total": "Submissions of unknown acceptance, by what was done about them.",
     "paid_unused_total": "Attempts that are, or may be, paid for and came to nothing, by why.",
     "paid_unused_cost_total": "What they cost, of those whose cost the gateway told.",
+    "upkeep_repairs_total": "What had fallen out of its place in Redis and was put back.",
     "held": "1 while submissions are held for this reason.",
 }
 HOLD_REASONS = (str(Code.UNAUTHORIZED), str(Code.INSUFFICIENT_BALANCE))
@@ -55,6 +61,7 @@ BOUNDED: Mapping[str, Sequence[tuple[str, ...]]] = {
     "webhook_dead_letters_total": [()],
     "unknown_submits_total": [(str(resolution),) for resolution in Resolution],
     "paid_unused_total": [("other", str(waste)) for waste in Waste],
+    "upkeep_repairs_total": [(str(repair),) for repair in Repair],
     "enqueues_rejected_total": [("arq", "invalid_request"), ("http", "invalid_request")],
     "attempts_total": [("other", str(outcome)) for outcome in Outcome],
     "gateway_requests_total": [("submit", "202"), ("look", "200")],
@@ -79,8 +86,17 @@ async def show_metrics(request: Request) -> Response:
     store = services(request).store
     async with redis_answering("Redis is away: scrape again"):
         counters, overview = await store.counters(), await store.fleet.overview(store.now_ms())
-    text = generate_latest(_Collected([*counted(counters), *distributed(counters), *standing(overview)]))
+        memory = await _memory(store)
+    text = generate_latest(_Collected([*counted(counters), *distributed(counters), *standing(overview, memory)]))
     return Response(text, headers={"cache-control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+async def _memory(store: Store) -> RedisMemory:
+    """Read how full Redis is, as far as it tells."""
+    try:
+        return await store.fleet.memory()
+    except RedisRefused:
+        return RedisMemory()
 
 
 class _Collected:
@@ -127,8 +143,8 @@ def cumulated(name: str, row: tuple[str, ...], buckets: Mapping[tuple[str, ...],
     return added
 
 
-def standing(overview: Overview) -> Iterator[Metric]:
-    """Make families of how the fleet stands."""
+def standing(overview: Overview, memory: RedisMemory) -> Iterator[Metric]:
+    """Make families of how the fleet stands, and its Redis."""
     held = {(reason,): int(overview.hold == reason) for reason in (*HOLD_REASONS, *filter(None, [overview.hold]))}
     rows: dict[str, tuple[Sequence[str], Mapping[Any, float]]] = {
         "jobs_now": (("kind", "status"), {row: n for row, n in overview.jobs.items() if n or row[0] in KINDS}),
@@ -136,6 +152,7 @@ def standing(overview: Overview) -> Iterator[Metric]:
         "webhooks": (("state",), {(state,): overview.webhooks[state] for state in STATES}),
         "webhook_destinations_failing": ((), {(): overview.all_failing}),
         "workers": ((), {(): len(overview.alive)}),
+        "redis_memory_ratio": ((), {(): memory.ratio}),
         "held": (("reason",), held),
     }
     for name, (labels, values) in rows.items():

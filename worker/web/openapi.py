@@ -128,6 +128,10 @@ def shown(
     return {status: {"description": description, "headers": dict(headers or {}), "content": content}}
 
 
+UNREADABLE = (Kind.RECORD_DAMAGED, Kind.NEWER_VERSION)
+"""What a record of a job or a delivery may be met with."""
+
+
 def problems(*kinds: Kind) -> Responses:
     """Describe problems, those of one status together."""
     return _errors({kind: kind.status for kind in kinds}, MEDIA_TYPE, "Problem")

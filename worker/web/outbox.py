@@ -10,7 +10,7 @@ from starlette.responses import Response
 from jobs.request import valid_id
 from worker.dispatch import EventTrimmed
 from worker.outbox import CursorExpired
-from worker.web.openapi import problems, shown
+from worker.web.openapi import UNREADABLE, problems, shown
 from worker.web.problems import Kind, Refusal
 from worker.web.services import answer, known_parameters, redis_answering, services
 
@@ -26,7 +26,7 @@ router = APIRouter(tags=["webhooks"], dependencies=[Depends(known_parameters)])
     summary="List a job's webhook deliveries",
     responses={
         **shown(200, "The deliveries, oldest first, with every attempt.", "Deliveries"),
-        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE, *UNREADABLE),
     },
 )
 async def list_deliveries(request: Request, job_id: str) -> Response:
@@ -45,7 +45,7 @@ async def list_deliveries(request: Request, job_id: str) -> Response:
     summary="Deliver a webhook again",
     responses={
         **shown(200, "The delivery, pending again.", "DeliveryView"),
-        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE),
+        **problems(Kind.NOT_FOUND, Kind.INVALID_REQUEST, Kind.UNAVAILABLE, *UNREADABLE),
     },
 )
 async def replay_delivery(request: Request, delivery_id: str) -> Response:

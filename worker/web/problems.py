@@ -18,13 +18,15 @@ from starlette.responses import Response
 
 from config.log import log, redact
 from config.models import KINDS
+from jobs.job import NewerRecord, UnreadableRecord
 from jobs.request import Fault, InvalidRequest, RequestTooLarge
 from worker.actions import NoSuchJob, NotPossible
-from worker.enqueue import Conflict
+from worker.enqueue import Conflict, StorageFull
 from worker.link import RedisAway, RedisRefused
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+ROOM_AFTER_S = 30  # as often as ended jobs are pruned
 
 
 class Kind(Enum):
@@ -47,7 +49,10 @@ class Kind(Enum):
     UNSUPPORTED_MEDIA_TYPE = ("unsupported_media_type", 415, "The body's type is not supported")
     INVALID_REQUEST = ("invalid_request", 422, "The request is not valid")
     INTERNAL_ERROR = ("internal_error", 500, "Something went wrong on our side")
+    RECORD_DAMAGED = ("record_damaged", 500, "The record is damaged")
     UNAVAILABLE = ("unavailable", 503, "The service is unavailable for now")
+    STORAGE_FULL = ("storage_full", 503, "There is no room for new jobs")
+    NEWER_VERSION = ("newer_version", 503, "The record was written by a newer version")
 
     def __init__(self, code: str, status: int, title: str) -> None:
         self.code = code
@@ -184,10 +189,14 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(Kind.INVALID_REQUEST, MEND, errors=faults)
         case Conflict():
             return Refusal(Kind.CONFLICT, redact(str(error)))
-        case NoSuchJob():
-            return Refusal(Kind.NOT_FOUND, str(error))
-        case NotPossible():
-            return Refusal(Kind.WRONG_STATUS, str(error))
+        case StorageFull():
+            return Refusal(Kind.STORAGE_FULL, str(error), headers={"retry-after": str(ROOM_AFTER_S)})
+        case NoSuchJob() | NotPossible():
+            return Refusal(Kind.NOT_FOUND if isinstance(error, NoSuchJob) else Kind.WRONG_STATUS, str(error))
+        case UnreadableRecord():
+            is_newer = isinstance(error, NewerRecord)
+            headers = {"retry-after": str(RETRY_AFTER_S)} if is_newer else None
+            return Refusal(Kind.NEWER_VERSION if is_newer else Kind.RECORD_DAMAGED, str(error), headers=headers)
         case RedisAway() | RedisRefused():
             return unavailable("Redis is away: repeat the request")
         case _:
