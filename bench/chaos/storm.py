@@ -35,7 +35,6 @@ SETTINGS = {
     "SHUTDOWN_GRACE_S": f"{GRACE_S:g}",
     "WEBHOOK_SCHEDULE_S": "0,1,3,6,12,24,60,60,60,60",
     "REQUESTS_PER_MINUTE": "100000",  # the 429s of the mix come by chance: there is no limit to learn from them
-    "CONCURRENCY": "200",  # each 429 quiets all workers for a second: what is sent in between has to suffice
 }
 ENDS_WITHIN_S = {"the worker": 200.0, "naive": 120.0}
 ENQUEUES_WITHIN_S = 120.0  # after the storm
