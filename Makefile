@@ -59,6 +59,11 @@ faults: $(VENV)/.installed-dev
 webhooks: $(VENV)/.installed-dev
 	$(BIN)/python bench/webhooks/run.py
 
+# What is lost, stuck or paid twice while workers, Redis and the lines to gateway and receiver die: nothing is to be.
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python bench/chaos/run.py
+
 # Whether Redis grows with the jobs that have passed through, and what a backlog of 100,000 costs the others.
 .PHONY: growth
 growth: $(VENV)/.installed-dev

@@ -66,6 +66,17 @@ class Process:
             words = self.log.read_text(errors="replace").strip()[-800:]
             raise Broken(f"{self.name} ended with {self._child.returncode}: {words}")
 
+    def send(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._child.poll() is None:
+            os.kill(self.pid, number)
+
+    def ended(self, within_s: float = 0.0) -> int | None:
+        """Give its exit status (minus the signal that killed it), waiting a while for it; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(within_s)
+        return None
+
     def tell(self, line: str) -> None:
         """Write a line to its standard input."""
         assert self._child.stdin is not None

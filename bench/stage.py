@@ -120,12 +120,7 @@ class Stage:
     def redis(self, fsync: Fsync = "always", *, announcing: bool = True) -> Iterator["RedisServer"]:
         """Run an empty Redis for the length of a block."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        options = {
-            "port": "0", "unixsocket": str(folder / "s"), "unixsocketperm": "700", "daemonize": "no",
-            "dir": str(folder), "appendonly": "yes", "appendfsync": fsync, "save": "",
-            "maxmemory-policy": "noeviction", "notify-keyspace-events": "Kz" if announcing else "",
-        }  # fmt: skip
-        words = [str(find_server()), *(word for name, value in options.items() for word in (f"--{name}", value))]
+        words = redis_words(folder, fsync, announcing=announcing)
         with self.running(words, LC_ALL="C") as process:
             yield RedisServer(process, folder / "s")
 
@@ -164,6 +159,16 @@ class Stage:
     def arrivals_ms(self) -> dict[str, int]:
         """Tell when the gateway got each submission, by tag; whole milliseconds since 1970, rounded down."""
         return {row["tag"]: row["at_ms"] for row in self._gateway.call("GET", "/sandbox/submissions")[1]["submissions"]}
+
+
+def redis_words(folder: Path, fsync: Fsync, *, announcing: bool = True) -> list[str]:
+    """Give the words that run a Redis on a socket and an append-only file in this folder."""
+    options = {
+        "port": "0", "unixsocket": str(folder / "s"), "unixsocketperm": "700", "daemonize": "no",
+        "dir": str(folder), "appendonly": "yes", "appendfsync": fsync, "save": "",
+        "maxmemory-policy": "noeviction", "notify-keyspace-events": "Kz" if announcing else "",
+    }  # fmt: skip
+    return [str(find_server()), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 class RedisServer:

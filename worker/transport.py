@@ -44,6 +44,7 @@ from yarl import URL
 from worker.decoding import Decoder, Undecodable
 from worker.lookups import Lookups
 from worker.protocol import Protocol
+from worker.timer import Timer
 
 NOT_SENT: tuple[type[httpx.TransportError], ...] = (
     httpx.ConnectError,
@@ -195,7 +196,7 @@ async def read_capped(response: httpx.Response, limit_bytes: int, *, decoded: bo
 class _Exchange:
     """How far one request has come, and the one clock that bounds the phase it is in."""
 
-    clock: asyncio.Timeout
+    clock: Timer
     limits: aiohttp.ClientTimeout
     connect_s: float | None
     answer_s: float | None
@@ -210,7 +211,7 @@ class _Exchange:
         total_s, pool_s, read_s, write_s = (timeout.get(key) for key in ("total", "pool", "read", "write"))
         reach_by = None if total_s is None else now + total_s * _REACH_SHARE
         return cls(
-            clock=asyncio.timeout_at(_earlier(reach_by, now, pool_s)),
+            clock=Timer(_earlier(reach_by, now, pool_s)),
             limits=_limits(read_s),
             connect_s=timeout.get("connect"),
             answer_s=None if read_s is None or write_s is None else write_s + read_s,

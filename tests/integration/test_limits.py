@@ -53,6 +53,22 @@ async def test_a_minute_limit_pauses_the_whole_fleet(bench: Bench, sandbox: Sand
     assert min(later) >= PAUSE_S * 1000
 
 
+@pytest.mark.env(REQUESTS_PER_MINUTE="6000")
+async def test_a_budget_is_taken_at_its_word(bench: Bench, sandbox: Sandbox) -> None:
+    """Where the operator has said how many requests may go out, a 429 quiets the fleet and teaches no other number."""
+    limited = {"status": 429, "code": "rate_limit_exceeded", "message": "slow", "retry_after_s": 0.3}
+    async with bench.worker():
+        for number in range(3):
+            await bench.ended(await bench.submit(kind="image", input=directed(tag=f"passed-{number}")))
+        await bench.ended(await bench.submit(input=directed(tag="refused", submit=[limited, limited]), fallbacks=[]))
+        told = (await bench.store.fleet.overview(bench.store.now_ms())).view()
+        more = [await bench.submit(kind="audio", input=directed(tag=f"more-{number}")) for number in range(20)]
+        done = [await bench.ended(job_id) for job_id in more]
+    assert told["learned_limit"] is None
+    assert {view["status"] for view in done} == {"completed"}
+    assert len(sandbox.submissions("refused")) == 3
+
+
 async def test_a_daily_limit_is_known_to_the_whole_fleet(bench: Bench, sandbox: Sandbox) -> None:
     """A worker that was never refused spares the model, too: its job fails over without asking, at no attempt."""
     sandbox.control(quotas={"veo3": {"code": DAILY, "limit": 0}})

@@ -555,6 +555,31 @@ async def test_timed_out_connection_is_closed() -> None:
         await server.closed.wait()
 
 
+async def test_answer_that_came_while_the_loop_stood_still_is_read() -> None:
+    """Every timeout is over when the process goes on, and the answer lies in the socket: it is the answer."""
+    loop, answered = asyncio.get_running_loop(), threading.Event()
+
+    def stand_still() -> None:
+        answered.wait()
+        threading.Event().wait(1.2)
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            loop.call_soon_threadsafe(stand_still)
+            connection.sendall(OK)
+            answered.set()
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with transporting() as transport:
+            serving = asyncio.create_task(asyncio.to_thread(answer, listener))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            assert await exchange(transport, post(url, read=0.5, write=0.5, total=1.0)) == (200, b"ok")
+        await serving
+
+
 async def test_cancellation_passes_through_and_closes() -> None:
     """A cancelled request stays a cancellation, waiting for the head or in the body."""
     for peer in (hang, drip):

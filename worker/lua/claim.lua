@@ -58,6 +58,7 @@ local function due_later(at_ms) if not next_due or at_ms < next_due then next_du
 local lane
 if lane_name ~= '' then
   lane = pace_read(3, now_ms)
+  if gated then pace_budget(lane, per_minute) end
   local room, again_ms = pace_room(lane, now_ms)
   limit = math.min(limit, room)
   if room == 0 then due_later(again_ms) end

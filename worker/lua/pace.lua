@@ -11,12 +11,19 @@
 -- While the limit is used up and all is answered, one request more is tried, and another when that has passed, two at a
 -- time in the end. That finds out a limit that was learned too low or has been raised, or a window that began anew, at
 -- the cost of a refusal: the next is tried GROW_EVERY_MS later. A limit that is far exceeded was none.
+-- Where the operator has set a budget, that is the limit, and none is learned: submissions are only quieted, too.
 local PACE = {'sent', 'window_ms', 'limit', 'before', 'suspect', 'grown', 'granted', 'grow_at_ms',
-  'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms'}
+  'shut', 'refused', 'first_refused', 'after', 'probe', 'probe_until_ms', 'pauses', 'pause_until_ms', 'budget'}
 local STEADY, GROW_EVERY_MS, LEAST_TO_TEACH, LEAST_TO_FORGET = 8, 15000, 3, 60
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS, LONGEST_WINDOW_MS, LONGEST_ANSWER_MS = 2000, 32000, 60000, 600000
 local ANSWERS_LATER_MS = 250  -- how soon to ask again while answers are awaited
 local MARGIN = 30             -- the part of a window that is added to it: requests take their time to arrive
+
+-- Note what the operator has said of the lane, 0 where it is to be learned.
+local function pace_budget(lane, per_minute)
+  lane.budget, lane.learns = per_minute, per_minute == 0 and string.match(lane.state, '%a+$') ~= 'look'
+  if per_minute > 0 then lane.limit, lane.before = 0, 0 end
+end
 
 -- Read a lane by its three keys: its state, its log, and what is awaited: requests, and until when. Rubbish is nothing.
 local function pace_read(first_key, now_ms)
@@ -26,7 +33,7 @@ local function pace_read(first_key, now_ms)
     local value = tonumber(found[i] or '0') or 0
     lane[name] = value > 0 and value < 1e15 and math.floor(value) or 0
   end
-  lane.learns = string.match(state, '%a+$') ~= 'look'
+  pace_budget(lane, lane.budget)
   local length_ms = lane.window_ms > 0 and lane.window_ms or LONGEST_WINDOW_MS
   lane.span_ms = length_ms + math.floor(length_ms / MARGIN)
   -- What lies further ahead than this script ever plans is of a clock that has been set back since.
