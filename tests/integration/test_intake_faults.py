@@ -193,9 +193,9 @@ async def test_a_foreign_key_in_a_jobs_place_stops_no_entry(key: str, bench: Ben
         for number in range(20):
             await bench.pool.enqueue_job("generate", {**IMAGE, "id": f"n{number}"})
         if key == "onysoft:job:evil":
-            with pytest.raises(WorkerClientError, match="none of ours|cannot be read"):
+            with pytest.raises(WorkerClientError, match=r"none of ours|cannot be read"):
                 await client.submit({**IMAGE, "id": "evil"})
-            with pytest.raises(WorkerClientError, match="none of ours|cannot be read"):
+            with pytest.raises(WorkerClientError, match=r"none of ours|cannot be read"):
                 await client.cancel("evil")
 
         async def emptied() -> bool:
