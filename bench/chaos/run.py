@@ -22,9 +22,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "faults"))  # and the 
 import storm
 import takeover
 from ground import Halt
+from page import markdown
 from processes import Broken
 from storm import Found, Told
-from table import Row, Unwritable, markdown, readable, text, write
+from table import Row, Unwritable, readable, text, write
 
 SCENARIOS: dict[str, Callable[[Told], Found]] = {
     "ours": storm.ours,
@@ -33,25 +34,33 @@ SCENARIOS: dict[str, Callable[[Told], Found]] = {
 }
 PART = "chaos"
 IN_SHORT = ("ours", "takeover")
+NAMED = {"ours": "the worker", "naive": "naive arq"}
 
 
-def play(names: Sequence[str], told: Told) -> list[Found]:
+def planned(names: Sequence[str], seeds: Sequence[int], *, short: bool) -> list[tuple[str, Told]]:
+    """Say what is played: the storm once for each seed, everything else for the first of them."""
+    halt = Halt()
+    return [(name, Told(seed, short, halt)) for name in names for seed in (seeds if name == "ours" else seeds[:1])]
+
+
+def play(plan: Sequence[tuple[str, Told]]) -> list[Found]:
     """Play scenarios, all at once in the short run; one that breaks is a row that is over its bound."""
     began_s = time.monotonic()
 
-    def one(name: str) -> Found:
+    def one(part: tuple[str, Told]) -> Found:
+        name, told = part
         try:
             found = SCENARIOS[name](told)
         except Broken as error:
             found = Found([Row(name, "could not be played", 1, 0, str(error)[:600])])
-        sys.stderr.write(f"  {time.monotonic() - began_s:5.1f} s  {name}\n")
+        sys.stderr.write(f"  {time.monotonic() - began_s:5.1f} s  {name}, seed {told.seed}\n")
         return found
 
-    with ThreadPoolExecutor(len(names) if told.short else 1) as pool:
+    with ThreadPoolExecutor(len(plan) if plan[0][1].short else 1) as pool:
         try:
-            return list(pool.map(one, names))
+            return list(pool.map(one, plan))
         except BaseException:
-            told.halt.event.set()
+            plan[0][1].halt.event.set()
             raise
 
 
@@ -60,7 +69,9 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="500 jobs, no time is judged, nothing naive")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--seed", type=int, default=1, help="which jobs, which faults, and when (default 1)")
+    parser.add_argument(
+        "--seed", type=int, action="append", help="which jobs, which faults, and when (default 1); may be repeated"
+    )
     parser.add_argument("--only", action="append", choices=sorted(SCENARIOS), help="play this one; may be repeated")
     parser.add_argument("--told", action="store_true", help="say what was done when, too")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file too")
@@ -73,13 +84,18 @@ def main() -> int:
     try:
         if options.write:
             readable(options.write, PART)
-        parts = play(
-            options.only or (IN_SHORT if options.short else list(SCENARIOS)), Told(options.seed, options.short, Halt())
-        )
+        names = options.only or (IN_SHORT if options.short else list(SCENARIOS))
+        plan = planned(names, options.seed or [1], short=options.short)
+        parts = play(plan)
         rows = [row for part in parts for row in part.rows]
         if options.write:
-            words = f"Measured by `make chaos` (seed {options.seed}{', short' if options.short else ''})."
-            write(options.write, markdown(rows, words), PART)
+            heads = [f"{NAMED.get(name, name)}, seed {told.seed}" for name, told in plan]
+            columns = list(zip(heads, (part.rows for part in parts), strict=True))
+            write(
+                options.write,
+                markdown(columns, f"Measured by `make chaos`{' (short)' if options.short else ''}."),
+                PART,
+            )
     except Unwritable as error:
         sys.stderr.write(f"chaos: {error}\n")
         return 2
