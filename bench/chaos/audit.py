@@ -146,6 +146,11 @@ def late_used(books: Books) -> int:
     )
 
 
+def failed_as(books: Books, code: str) -> int:
+    """Count the jobs that failed with a code."""
+    return sum(view["status"] == "failed" and view["failure"]["code"] == code for view in books.views.values())
+
+
 def ends(books: Books) -> str:
     """Tell how the jobs ended."""
     found = Counter(

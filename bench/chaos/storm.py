@@ -219,6 +219,8 @@ def _of_jobs(doors: Doors, books: Books, asked: Sequence[str]) -> list[Row]:
         _row("refused for good", len(doors.taken.refused), 0),
         _row("enqueued and lost", len(lost), 0),
         _row("not ended", len(audit.unended(books)), 0, audit.ends(books)),
+        _row("failed by a crash of a duty's", audit.failed_as(books, "internal_error"), 0),
+        _row("failed as submit_unknown", audit.failed_as(books, "submit_unknown"), None),
         _row("slowest answer to POST /v1/jobs, ms", round(doors.taken.slowest_s * 1000), None),
     ]
 
