@@ -19,6 +19,7 @@ from typing import Any
 from config.log import log
 from jobs.job import Attempt, attempt_form, read_attempt
 from worker.link import unreadable
+from worker.record import UNSHOWABLE
 
 FOLDER = "accepted"
 KEPT, ASIDE = ".json", ".jobless"
@@ -73,20 +74,29 @@ class Spool:
 
     def drop(self, task: SpooledTask) -> None:
         """Delete a task that is stored, if it was kept; safe to repeat."""
-        if self._known and (path := self._path(task)) in self._known:
-            self._known.discard(path)
+        if not self._known:
+            return
+        path = self._path(task)
+        for each in {path, path.with_suffix(ASIDE)} & self._known:
+            self._known.discard(each)
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                each.unlink(missing_ok=True)
 
-    def set_aside(self, task: SpooledTask) -> None:
-        """Leave a task whose job is gone to the operator; safe to repeat."""
+    def set_aside(self, task: SpooledTask) -> bool:
+        """Leave a task whose job is gone to the operator; tell whether it had not been. Safe to repeat."""
+        path = self._path(task)
+        aside = path.with_suffix(ASIDE)
+        if aside.exists():
+            return False
         self.keep(task)
+        self._known.discard(path)
         with suppress(OSError):
-            self._path(task).rename(self._path(task).with_suffix(ASIDE))
+            path.rename(aside)
+        return True
 
-    def tasks(self) -> Iterator[SpooledTask]:
-        """Read what is kept; a file that is none of ours is left where it is."""
-        for path in self._files(KEPT):
+    def tasks(self, *, with_aside: bool = False) -> Iterator[SpooledTask]:
+        """Read what is kept, and what was set aside where wanted; a file that is none of ours is left where it is."""
+        for path in [*self._files(KEPT), *(self._files(ASIDE) if with_aside else ())]:
             try:
                 form = json.loads(path.read_text())
                 if form["prefix"] == self._prefix:
@@ -95,7 +105,7 @@ class Spool:
                     yield SpooledTask(str(form["job_id"]), sent, str(form["task_id"]), form.get("cost"))
             except FileNotFoundError:
                 continue  # another worker has stored it
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (OSError, *UNSHOWABLE) as error:
                 unreadable("spool", path.name, f"{type(error).__name__}: {error}")
 
     def counts(self) -> tuple[int, int]:

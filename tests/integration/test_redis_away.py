@@ -1,11 +1,12 @@
 """Redis away or unable to write while a paid submission is under way: nothing is sent twice, no task id is lost."""
 
 import asyncio
+import random
 import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from structlog.testing import capture_logs
 from config.models import load_models
 from jobs.changes import begin
 from jobs.states import Status
+from worker.acceptances import Acceptances
 from worker.claims import LEASE_MS
 from worker.embedded import find_server
 from worker.link import patiently
@@ -68,7 +70,8 @@ class OwnRedis:
         try:
             yield
         finally:
-            self._server.send_signal(signal.SIGCONT)
+            if self._server is not None:  # it was not killed meanwhile
+                self._server.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill it as the kernel would."""
@@ -223,6 +226,60 @@ async def test_an_accepted_task_outlives_redis_and_its_worker(
     async with another_worker(bench):
         await assert_done_once(bench, sandbox, job_id)
         await eventually(spooled(bench, 0))
+
+
+@pytest.mark.env(SHUTDOWN_GRACE_S="0.2", SUBMIT_TIMEOUT_S="30")
+async def test_an_accepted_task_outlives_a_redis_that_answers_nothing_and_its_worker(
+    bench: Bench, sandbox: Sandbox, own_redis: OwnRedis
+) -> None:
+    """A Redis that stands still refuses nothing: the task id lies on disk soon, and when the worker is told to end."""
+    async with AsyncExitStack() as worker:
+        await worker.enter_async_context(bench.worker())
+        for tag, delay_s in (("soon", 0.5), ("at-the-end", 3.0)):
+            await bench.submit(id=tag, input=directed(tag=tag, submit=[{"do": "accept", "delay_s": delay_s}]))
+        await eventually(sent(sandbox, "soon", "at-the-end"))
+        with own_redis.frozen(), capture_logs() as lines:
+            await eventually(logged(lines, "task.accepted", job="soon"))
+            await eventually(spooled(bench, 1), within_s=5)
+            await eventually(logged(lines, "task.accepted", job="at-the-end"))
+            ending = asyncio.create_task(worker.aclose())
+            await eventually(spooled(bench, 2), within_s=5)
+            own_redis.kill()
+            await ending
+    own_redis.start()
+    await patiently(bench.store.ping)
+    async with another_worker(bench):
+        for tag in ("soon", "at-the-end"):
+            await assert_done_once(bench, sandbox, tag)
+        await eventually(spooled(bench, 0))
+
+
+async def test_a_foreign_key_keeps_no_accepted_task_out(bench: Bench, sandbox: Sandbox) -> None:
+    """What lies in the place of the job's timeline while it is submitted is moved aside, and the task is stored."""
+    async with bench.worker():
+        await bench.submit(id="t", input=directed(tag="t", submit=[{"do": "accept", "delay_s": 0.5}]))
+        await eventually(sent(sandbox, "t"))
+        await bench.raw.set("onysoft:timeline:t", "foreign")
+        await assert_done_once(bench, sandbox, "t")
+
+
+async def test_a_spooled_task_that_cannot_be_stored_keeps_no_other(bench: Bench) -> None:
+    """A newer version's job waits for its worker, a task set aside for its job to come back; all others are stored."""
+    spool = spool_of(bench)
+    for name in ("newer", "fine"):
+        await bench.submit(id=name)
+    await bench.raw.hset("onysoft:job:newer", "schema", "99")  # type: ignore[misc]
+    attempt = begin(await bench.job("fine"), now_ms=1, rev="r", patience_ms=1).after.attempts[0]
+    for name in ("back", "newer", "fine"):
+        spool.keep(SpooledTask(name, attempt, f"task-{name}", None))
+    spool.set_aside(SpooledTask("back", attempt, "task-back", None))
+    await bench.submit(id="back")
+    (bench.settings.data_dir / "accepted" / "odd.json").write_text('{"prefix": "onysoft", "sent": 1}')
+    acceptances = Acceptances(bench.store, spool_of(bench), bench.settings, random.Random(1))
+    await acceptances.recover()
+    assert spool.counts() == (2, 0)  # the newer one's and the rubbish
+    for name in ("back", "fine"):
+        assert [attempt.task_id for attempt in (await bench.job(name)).attempts] == [f"task-{name}"]
 
 
 async def test_a_spooled_task_whose_job_is_gone_is_set_aside(bench: Bench) -> None:
