@@ -235,7 +235,7 @@ def _of_money(books: Books, ground: Ground) -> list[Row]:
         _row("accepted after one that was not known to have ended", len(audit.resubmitted(books)), 0),
         _row("tasks under a key that had one", keys, 0),
         _row("results paid for twice", audit.paid_again(books), 0),
-        _row("results paid for that nobody knows of", len(audit.unknown_results(books)), None, "all said to be unknown"),
+        _row("results paid for that nobody knows of", len(audit.unknown_results(books)), None, "all said to be"),
     ]
 
 
