@@ -48,11 +48,17 @@ class Holder:
         self._made += 1
         return f"{self.id}.{self._made}"
 
+    @staticmethod
+    def of(token: str) -> str:
+        """Name the process that a token was made by."""
+        return token.partition(".")[0]
+
 
 @dataclass(slots=True)
 class Claim:
     """A member of a wheel that is ours until ``valid_until_s`` (``clock_s``), unless renewed.
 
+    ``former`` is the token of the holder it was taken over from, whose lease had run out; '' where it was free.
     ``counters`` and ``heard`` are of what was done under it: the write that ends the claim tells them. ``number`` is
     that of its request among those of its lane; ``limited`` where the lane has to hear of every one. ``overdue`` where
     it has waited for too long to be done; ``ending`` once its holder has set out to give it back.
@@ -61,7 +67,7 @@ class Claim:
     wheel: str
     member: str
     token: str
-    took_over: bool
+    former: str
     valid_until_s: float
     counters: list[Counter] = field(default_factory=list)
     heard: Heard | None = None

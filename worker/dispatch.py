@@ -108,11 +108,11 @@ class Dispatch:
                 destination.decode(),
                 delivery.decode("utf-8", "replace"),
                 token,
-                taken_over == b"1",
+                former.decode("utf-8", "replace"),
                 valid_until_s,
                 overdue=overdue == b"1",
             )
-            for destination, delivery, taken_over, overdue in rows
+            for destination, delivery, former, overdue in rows
         )
         return Claims(claims, int(now), int(next_due) if next_due else None, held=False)
 
@@ -137,7 +137,7 @@ class Dispatch:
         return bool(
             await self._link.script(
                 "undeliver",
-                [self._keys.leases(DELIVER_WHEEL)],
+                [self._keys.leases(DELIVER_WHEEL), self._keys.delivery(claim.member)],
                 [*self.about(claim.wheel), claim.member, claim.token, "" if due_ms is None else due_ms],
             )
         )

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from config.models import KINDS
 from jobs.pacing import SUBMISSIONS
 from jobs.states import Status
+from worker.claims import LEASE_MS
 from worker.dispatch import Dispatch, FailingDestination
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
 from worker.link import Link, pairs, unreadable
@@ -23,6 +24,7 @@ from worker.record import UNSHOWABLE, number, rfc3339
 
 BEAT_S = 2.0
 ALIVE_MS = 10_000  # a worker that has said nothing for so long is taken for dead
+HEARD_MS = LEASE_MS // 2  # a lease that runs out was last renewed longer ago, by one that died then
 FORGOTTEN_MS = 3_600_000
 OVER_MS = 3_600_000  # so long after its end a cooldown is forgotten, and the probe of a worker that died over it
 WHEELS = (*(submit_wheel(kind) for kind in KINDS), TRACK_WHEEL)
@@ -125,6 +127,12 @@ class Fleet:
     async def leave(self, *worker_ids: str) -> None:
         """Take workers off the list."""
         await self._link.command("HDEL", self._keys.one("workers"), *worker_ids)
+
+    async def is_alive(self, worker_id: str, now_ms: int) -> bool:
+        """Tell whether a worker whose lease has run out is heard of all the same: Redis was away, or it is slow."""
+        stored = {worker_id: await self._link.command("HGET", self._keys.one("workers"), worker_id)}
+        seen = _workers({name: text.decode("utf-8", "replace") for name, text in stored.items() if text})
+        return any(abs(now_ms - worker["seen_at_ms"]) <= HEARD_MS for worker in seen)
 
     # --- pause
 

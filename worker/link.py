@@ -54,6 +54,10 @@ class RedisAway(Exception):  # noqa: N818 - named after what it says
     """Redis cannot be reached, is loading, read-only or out of memory: try again later."""
 
 
+class RedisFull(RedisAway):
+    """Redis has no memory for this write. It is there: what needs none is written, and leases are prolonged."""
+
+
 class RedisRefused(Exception):  # noqa: N818 - named after what it says
     """Redis does not let us in; the message says what to set."""
 
@@ -227,7 +231,8 @@ class Link:
         """Say what an error means, and log the first that says Redis is away, and one a minute while it is."""
         meaning = _meaning(error)
         if isinstance(meaning, ABSENCE):
-            self.interrupted |= isinstance(meaning, RedisAway)
+            # Where nothing can be written, nobody can renew either.
+            self.interrupted |= isinstance(meaning, RedisAway) and not isinstance(meaning, RedisFull)
             now_s = self._failed_s = time.monotonic()
             self._away_since_s = self._away_since_s or now_s
             if self._was_there and (not self._told_away_s or now_s - self._told_away_s >= TOLD_EVERY_S):
@@ -316,6 +321,8 @@ def _meaning(error: Exception) -> Exception:
     said = str(error)
     if isinstance(error, AuthenticationError) or _CREDENTIALS.search(said):
         return RedisRefused("Redis refuses our credentials: set user and password in REDIS_URL")
+    if isinstance(error, OutOfMemoryError) or _FULL.search(said):
+        return RedisFull("Redis is at its maxmemory")
     if isinstance(error, AWAY_ERRORS) or _UNABLE.search(said):
         return RedisAway(f"Redis is away: {type(error).__name__}")
     return error
@@ -324,9 +331,10 @@ def _meaning(error: Exception) -> Exception:
 # Up to Redis 6.2 an error inside a script comes wrapped: "Error running script (...): ... -OOM command ...".
 # redis-py takes the code away and makes a ConnectionError of it where a connection is only just being made.
 _CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b|^Authentication required")
+_FULL = re.compile(r"(?:^|\s-?)OOM\b|command not allowed when used memory", re.IGNORECASE)
 _UNABLE = re.compile(
-    r"(?:^|\s-?)(?:OOM|READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
-    r"|command not allowed when used memory|write against a read only replica|not enough good replicas",
+    r"(?:^|\s-?)(?:READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
+    r"|write against a read only replica|not enough good replicas",
     re.IGNORECASE,
 )
 

@@ -1,9 +1,11 @@
 """Owns what becomes of work that crashes whoever is at it: it is tried a few times, then ended, and harms no other.
 
 Theory. An exception of a duty is counted in the record (``crashes``), and so is a holder that died (``deaths``: a lease
-that was taken over). Both go with the next step of the job or look at its task, so that they count in a row. Between
-crashes the work waits, ever longer. Work whose holders keep dying is suspect: a process is at one such piece at a time,
-so that the one that kills it is found and its neighbours, whose turn has not come, are not blamed for it. In the end
+that was taken over from a worker that is no longer heard of; one that goes on has only left it behind, as where Redis
+was away). Both go with the next step of the job or look at its task, and deaths with each claim that is given back, so
+that they count in a row. Between crashes the work waits, ever longer. Work whose holders keep dying is suspect: a
+process is at one such piece at a time, so that the one that kills it is found and its neighbours, whose turn has not
+come, are not blamed for it. In the end
 
 - a job fails as ``internal_error``, in an orderly step like any other: its caller is told, its task still watched;
 - one whose record is damaged fails likewise where at least its spec can be read; what was there is kept in ``damaged``;
@@ -60,13 +62,17 @@ class Bounds:
     @asynccontextmanager
     async def watched(self, claim: Claim) -> AsyncIterator[bool]:
         """Have a claim whose holder died worked on, by itself where it is suspect; give False where it is ended."""
-        if not claim.took_over or await self._blame(claim, 0) < SUSPECT_AT - 1:
-            if claim.took_over:
+        if not claim.former:
+            yield True
+            return
+        died = not await self._is_left_by_the_living(claim)
+        if await self._blame(claim, 0) + died < SUSPECT_AT:
+            if died:
                 await self._blame(claim, MOST_DEATHS)
             yield True
             return
         async with self._alone:
-            deaths = await self._blame(claim, MOST_DEATHS)
+            deaths = await self._blame(claim, MOST_DEATHS if died else 0)
             if deaths < MOST_DEATHS:
                 yield True
                 return
@@ -109,6 +115,14 @@ class Bounds:
         log.error("work.poisoned", wheel=claim.wheel, member=claim.member, crashes=max(times, 1), why=what)
         await self.end(claim, f"this side crashed at it {max(times, 1)} times in a row: {what}; its log has more")
         return None
+
+    async def _is_left_by_the_living(self, claim: Claim) -> bool:
+        try:
+            return await self._store.is_left_by_the_living(claim)
+        except ABSENCE:
+            raise
+        except STORE_ERRORS:
+            return False
 
     async def _blame(self, claim: Claim, most: int) -> int:
         try:

@@ -143,6 +143,11 @@ class Store:
         """Name this process in its claims."""
         return self._holder.id
 
+    async def is_left_by_the_living(self, claim: Claim) -> bool:
+        """Tell whether a claim was taken over from a worker that goes on: Redis was away, or stood still, meanwhile."""
+        former = Holder.of(claim.former)
+        return former == self.holder or await self.fleet.is_alive(former, self.now_ms())
+
     def now_ms(self) -> int:
         """Tell the time by Redis's clock, in milliseconds since 1970."""
         return self._clock.now_ms()
@@ -284,7 +289,7 @@ class Store:
                     wheels[row[0] - 1],
                     row[1].decode("utf-8", "replace"),
                     token,
-                    row[2] == b"1",
+                    row[2].decode("utf-8", "replace"),
                     valid_until_s,
                     number=int(number) + position,
                     limited=limited == b"1",

@@ -231,10 +231,21 @@ async def test_a_claim_whose_lease_has_run_out_is_taken_over(bench: Bench) -> No
     await bench.raw.zadd(f"onysoft:sending:{key}", {first[0].member: store.now_ms() - 1})
     await bench.raw.zadd("onysoft:wheel:deliver", {key: 0})
     [again] = await claimed(store)
-    assert (again.member, again.took_over) == (first[0].member, True)
+    assert (again.member, again.former) == (first[0].member, first[0].token)
     delivery = await delivery_of(store, again)
     assert not await store.dispatch.settle(first[0], delivery, [], WELL, due_ms=None, counted="succeeded")
     assert await store.dispatch.settle(again, delivery, [], WELL, due_ms=None, counted="succeeded")
+
+
+async def test_whoever_gives_a_delivery_back_has_not_died_of_it(bench: Bench) -> None:
+    """Deaths before it are not in a row with those after; crashes are, since they are given back as well."""
+    store = bench.store
+    await pending(bench, A, 1)
+    [claim] = await claimed(store)
+    record = f"onysoft:delivery:{claim.member}"
+    await bench.raw.hset(record, mapping={"crashes": 3, "deaths": 9})  # type: ignore[misc]
+    assert await store.dispatch.release(claim, store.now_ms())
+    assert await bench.raw.hmget(record, ["crashes", "deaths"]) == [b"3", None]  # type: ignore[misc]
 
 
 async def test_nobody_is_taken_over_right_after_redis_was_away(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,9 +17,13 @@ from test_redis_away import redis_url as redis_url  # noqa: PLC0414 - likewise
 from test_redis_away import sent
 from test_web import JOB, Api, check_problem, serving
 
+from config.models import load_models
 from jobs.states import Status
+from worker.claims import LEASE_MS, Claim
 from worker.client import StorageFull, WorkerClient
 from worker.doctor.redis_checks import check_redis
+from worker.keys import TRACK_WHEEL
+from worker.main import open_store
 from worker.upkeep import Prune
 
 QUEUE = "onysoft:jobs"
@@ -175,6 +179,26 @@ async def test_no_memory_at_all(bench: Bench, sandbox: Sandbox, receiver: Receiv
         await empty(bench)
         assert (await bench.ended("waits"))["status"] == "completed"
     assert sandbox.stats()["accepted"] == 2
+
+
+async def test_a_dead_workers_task_is_taken_over_at_maxmemory(bench: Bench) -> None:
+    """What was paid for ends: its lease can be prolonged without memory, and is another's when it has run out."""
+    await bench.submit(id="paid", input=directed(duration_s=1))
+    async with bench.worker():
+        await bench.standing("paid", "processing")
+    async with open_store(bench.redis_url, bench.settings, load_models()) as dead:
+
+        async def claimed() -> Sequence[Claim]:
+            return (await dead.claim((TRACK_WHEEL,), limit=1)).items
+
+        held = await eventually(claimed)
+        lease_ends_ms = await bench.raw.zscore("onysoft:wheel:track", held[0].member)
+        await bench.raw.config_set("maxmemory", 1)
+        await dead.renew(TRACK_WHEEL, held)
+        assert await bench.raw.zscore("onysoft:wheel:track", held[0].member) > lease_ends_ms
+    async with bench.worker():
+        assert (await bench.ended("paid", within_s=2 * LEASE_MS / 1000))["status"] == "completed"
+        await empty(bench)
 
 
 async def test_entries_of_plain_arq_stay_on_the_queue(bench: Bench) -> None:

@@ -14,12 +14,18 @@ from harness import API_KEY, Bench, Receiver, Sandbox, directed, eventually
 from structlog.testing import capture_logs
 from test_jobs_api import web as web  # noqa: PLC0414 - a fixture
 
+from config.models import load_models
 from worker import poison
+from worker.claims import Claim
 from worker.ending import end
-from worker.poison import MOST_CRASHES
+from worker.link import RedisAway
+from worker.main import open_store
+from worker.poison import MOST_CRASHES, JobBounds
+from worker.store import Store
 
 OLD_MS = 86_400_000 * 30
 HUGE = 10**400
+SUBMIT = "onysoft:wheel:submit:video"
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +138,72 @@ async def test_work_whose_holders_die_ends_in_the_end(bench: Bench) -> None:
         assert {(await bench.ended(name))["status"] for name in healthy} == {"completed"}
     assert failed["failure"]["code"] == "internal_error"
     assert "died 10 times in a row" in failed["failure"]["message"]
+
+
+async def taken_over(store: Store, bench: Bench) -> Claim:
+    """Claim the one job whose lease has run out."""
+    await bench.raw.zadd(SUBMIT, dict.fromkeys(await bench.raw.zrange(SUBMIT, 0, -1), 1))
+    [claim] = (await store.claim([SUBMIT.removeprefix("onysoft:wheel:")], limit=1)).items
+    return claim
+
+
+async def deaths(bench: Bench, job_id: str) -> bytes | None:
+    """Read how many deaths are counted."""
+    return await bench.raw.hget(f"onysoft:job:{job_id}", "deaths")
+
+
+async def test_what_the_living_leave_behind_is_no_death(bench: Bench) -> None:
+    """Outage after outage leaves work to whoever comes next, its holder or another: nothing is blamed on the job."""
+    job_id = await bench.submit()
+    await bench.raw.hset("onysoft:gate", "takeover_from_ms", 0)
+    async with open_store(bench.redis_url, bench.settings, load_models()) as other:
+        stores = [bench.store, bench.store, other, other]
+        for store in stores:
+            store._link.interrupted = False
+        for turn in range(3 * poison.MOST_DEATHS):
+            for store in stores:
+                await store.fleet.beat({"id": store.holder, "seen_at_ms": store.now_ms()})
+            store = stores[turn % len(stores)]
+            claim = await taken_over(store, bench)
+            with contextlib.suppress(RedisAway):
+                async with JobBounds(store).watched(claim) as goes_on:
+                    assert goes_on
+                    raise RedisAway("away")
+            assert await deaths(bench, job_id) is None
+        last = await taken_over(other, bench)
+        await other.fleet.leave(other.holder)
+        claim = await taken_over(bench.store, bench)
+        assert claim.former == last.token
+        async with JobBounds(bench.store).watched(claim) as goes_on:
+            assert goes_on
+        assert await deaths(bench, job_id) == b"1"
+
+
+async def test_a_suspect_that_the_living_left_behind_is_worked_on_by_itself(bench: Bench) -> None:
+    """No death is added, and none is forgotten: two such pieces are not worked on at a time."""
+    job_ids = [await bench.submit(), await bench.submit()]
+    await bench.raw.hset("onysoft:gate", "takeover_from_ms", 0)
+    bench.store._link.interrupted = False
+    for job_id in job_ids:
+        await bench.raw.hset("onysoft:leases:submit:video", job_id, f"{bench.store.holder}.0")
+        await bench.raw.hset(f"onysoft:job:{job_id}", "deaths", poison.MOST_DEATHS - 1)
+    bounds = JobBounds(bench.store)
+    first, second = (await bench.store.claim(["submit:video"], limit=2)).items
+    async with bounds.watched(first) as goes_on:
+        assert goes_on
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), bounds.watched(second):
+                pass
+    assert [await deaths(bench, job_id) for job_id in job_ids] == [b"9", b"9"]
+
+
+async def test_whoever_gives_a_claim_back_has_not_died_of_it(bench: Bench) -> None:
+    """Deaths before it are not in a row with those after; crashes are, since they are given back as well."""
+    job_id = await bench.submit()
+    await bench.raw.hset(f"onysoft:job:{job_id}", mapping={"crashes": 3, "deaths": 9})
+    [claim] = (await bench.store.claim(["submit:video"], limit=1)).items
+    assert await bench.store.release(claim, bench.store.now_ms())
+    assert await bench.raw.hmget(f"onysoft:job:{job_id}", "crashes", "deaths") == [b"3", None]
 
 
 WORKER = """

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from harness import Bench, Receiver, directed, eventually
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from jobs.destinations import Destination
 from jobs.pacing import SUBMISSIONS, Heard
@@ -32,6 +32,7 @@ SCRIPTS = sorted(
     if (name := file.name.removesuffix(".lua")) not in {"pace", "destination"}  # included by others
 )
 CALLS_OF_EACH, CASES_OF_EACH = 4, 150
+NEED_MEMORY = {"apply", "replay", "rotate"}  # new jobs, submissions that begin, and what an operator asks for
 RUBBISH = (b"", b"x", b"\xff\xfe", b"1e400", b"-1", b"nan", b"9" * 30, b"[", b'{"a":1}')
 SCORES = (float("inf"), float("-inf"), -1.0, 1e300)
 
@@ -262,3 +263,21 @@ async def test_a_script_that_refuses_has_changed_nothing(recorded: dict[str, lis
         if (wrong := fault(redis_server, *case))
     ]
     assert faults == []
+
+
+async def test_what_goes_on_at_maxmemory_needs_none(recorded: dict[str, list[Call]], redis_server: Redis) -> None:
+    """A Redis without memory refuses only what begins something: what is done with what is there it writes."""
+    refused = set()
+    for call in (call for name in SCRIPTS for call in recorded[name]):
+        lay(redis_server, call.state)
+        redis_server.config_set("maxmemory", 1)
+        try:
+            redis_server.execute_command("EVALSHA", script_source(call.name)[0], len(call.keys), *call.keys, *call.args)
+        except OutOfMemoryError:
+            refused.add(call.name)
+        except ResponseError as error:
+            assert "OOM" in str(error)  # noqa: PT017 - as up to Redis 6.2
+            refused.add(call.name)
+        finally:
+            redis_server.config_set("maxmemory", 0)
+    assert refused <= NEED_MEMORY

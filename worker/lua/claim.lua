@@ -8,7 +8,7 @@
 --          caller's now  8... a name for each wheel
 -- RETURNS  {now (ms), time of the next due member or '', '1' while submissions are held or '0', cooldowns as a flat
 --           list, number of the first look-up in its lane, '1' where its lane is limited or '0',
---           {wheel's position from 1, member, '1' if the lease of another had run out, or '0'}...}
+--           {wheel's position from 1, member, the token whose lease had run out or ''}...}
 -- INVARIANT  the score of a claimed member is the end of its lease, so that a lease that runs out is due by itself.
 -- include pace
 local LATE_MS, HEEDED_AGAIN_MS, FULL_AGAIN_MS = 2000, 60000, 1000
@@ -91,7 +91,7 @@ local function claim_from(wheel, most)
     else
       redis.call('HSET', leases, member, token)
       redis.call('ZADD', key, now_ms + lease_ms, member)
-      claims[#claims + 1] = {wheel, member, holder and '1' or '0'}
+      claims[#claims + 1] = {wheel, member, holder or ''}
       spent = spent + 1
     end
   end

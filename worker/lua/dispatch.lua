@@ -5,8 +5,8 @@
 --          in the fleet takes a lease over before one lease period has passed
 --       6 most at a time to a destination  7 most to a host  8 when an attempt of now is answered at the latest
 --       9 for how long (ms) a due delivery waits for a destination that fails  10 the caller's now (ms)
--- RETURNS  {now (ms), time at which there is more or '', {destination, delivery, '1' if the lease of another had run out,
---           '1' if it has waited for too long}...}
+-- RETURNS  {now (ms), time at which there is more or '', {destination, delivery, the token whose lease had run out
+--           or '', '1' if it has waited for too long}...}
 -- INVARIANT  a delivery that is claimed is in 'sending' until the end of its lease, and taken over from there.
 -- include destination
 local prefix, token, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -31,13 +31,13 @@ end
 
 if is_late then limit = 0 end
 local claims, due, left, for_all = {}, {}, limit, limit
-local function take(d, delivery, was_anothers, is_overdue)
+local function take(d, delivery, former, is_overdue)
   redis.call('ZREM', d.waiting, delivery)
   redis.call('ZADD', d.sending, now_ms + lease_ms, delivery)
   redis.call('ZADD', d.at_host, ARGV[8], delivery)
   redis.call('HSET', KEYS[2], delivery, token)
   d.has_had_its_turn = true
-  claims[#claims + 1] = {d.id, delivery, was_anothers, is_overdue}
+  claims[#claims + 1] = {d.id, delivery, former, is_overdue}
   left = left - 1
 end
 
@@ -46,7 +46,7 @@ local function take_over(d)
     if now_ms < takeover_from_ms then
       redis.call('ZADD', d.sending, takeover_from_ms, delivery)
     else
-      take(d, delivery, '1', '0')
+      take(d, delivery, redis.call('HGET', KEYS[2], delivery) or '', '0')
     end
   end
 end
@@ -62,7 +62,7 @@ local function take_waiting(d, round)
     redis.call('HDEL', d.state, 'next_probe')
     redis.call('HSET', d.state, 'probe', taken[1])
   end
-  for _, delivery in ipairs(taken) do take(d, delivery, '0', '0') end
+  for _, delivery in ipairs(taken) do take(d, delivery, '', '0') end
   if #taken > 0 then redis.call('ZREM', d.queueing, d.id) end
   d.is_host_full = room == 0 and not d.failing and redis.call('ZCARD', d.sending) < d.most
 end
@@ -91,7 +91,7 @@ for _, d in ipairs(due) do
   if left > 0 and destination_gives_up(d, now_ms) then
     local before_ms = now_ms - patience_ms
     for _, delivery in ipairs(redis.call('ZRANGEBYSCORE', d.waiting, '-inf', before_ms, 'LIMIT', 0, left)) do
-      take(d, delivery, '0', '1')
+      take(d, delivery, '', '1')
     end
   end
   local at_ms = destination_plan(d, now_ms, patience_ms)

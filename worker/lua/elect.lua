@@ -6,5 +6,6 @@
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then redis.call('DEL', KEYS[1]); return 0 end
+redis.call('DEL', KEYS[1])  -- needs no memory, so that the rest is written however full Redis is
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1

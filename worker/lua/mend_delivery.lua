@@ -62,6 +62,7 @@ if state == 'pending' then
   end
 end
 if #repaired == 0 then return repaired end
+redis.call('HDEL', KEYS[1], '')  -- needs no memory, so that the rest is written however full Redis is
 for _, write in ipairs(writes) do redis.call(unpack(write)) end
 if is_nameless then d = destination_read(prefix, ARGV[2], now_ms, tonumber(ARGV[3]), tonumber(ARGV[4])) end
 if state == 'pending' then destination_plan(d, now_ms, tonumber(ARGV[5])) end

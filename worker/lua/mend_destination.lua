@@ -21,6 +21,7 @@ if planned then
   if redis.call('ZSCORE', d.queueing, d.id) then latest_ms = math.max(latest_ms, now_ms + 60000 + later_ms) end
   if planned <= latest_ms then return 0 end
 end
+redis.call('ZREM', d.wheel, '')  -- needs no memory, so that the rest is written however full Redis is
 destination_plan(d, now_ms, tonumber(ARGV[5]))
 redis.pcall('HINCRBY', KEYS[1], 'upkeep_repairs_total|destination', 1)
 return 1

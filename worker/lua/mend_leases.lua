@@ -28,6 +28,7 @@ for i = 3, #ARGV, 2 do
     end
   end
 end
+if #mended > 0 then redis.call('HDEL', KEYS[2], '') end  -- needs no memory, so that the rest is written however full Redis is
 for _, member in ipairs(dropped) do redis.call('HDEL', KEYS[2], member) end
 for _, member in ipairs(pulled) do redis.call('ZADD', KEYS[1], 'XX', now_ms + lease_ms, member) end
 if #mended > 0 then redis.pcall('HINCRBY', KEYS[3], 'upkeep_repairs_total|lease', #mended) end
