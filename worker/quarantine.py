@@ -137,16 +137,19 @@ class Quarantine:
         return await self._clear({**_types_of_job(self._keys, job_id, webhook_url), **dict.fromkeys(indexes, "zset")})
 
     async def _clear(self, expected: Mapping[str, str]) -> int:
+        """Move aside what is of another type than expected; tell how many keys were, whoever moved them."""
         found = await self._link.together(("TYPE", key) for key in expected)
         wrong = [
-            (key, kind.decode())
+            (key, wanted)
             for (key, wanted), kind in zip(expected.items(), found, strict=True)
             if kind not in {b"none", wanted.encode()}
         ]
-        for key, kind in wrong:
+        for key, wanted in wrong:
             aside = f"{self._keys.prefix}:aside:{key.removeprefix(f'{self._keys.prefix}:')}"
-            await self._link.together([("RENAME", key, aside), ("PEXPIRE", aside, ASIDE_MS)])
-            log.error("key.set_aside", key=key, type=kind, kept_as=aside)
+            moved = await self._link.script("set_aside", [key], [wanted, aside, ASIDE_MS])
+            if moved:
+                kind, name = (part.decode("utf-8", "replace") for part in moved)
+                log.error("key.set_aside", key=key, type=kind, kept_as=name)
         return len(wrong)
 
     async def _mend_sequence(self) -> int:

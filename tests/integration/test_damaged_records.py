@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from harness import Bench, Receiver, directed, eventually
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 from test_jobs_api import web as web  # noqa: PLC0414 - a fixture
 from test_web import Api
@@ -13,7 +15,9 @@ from test_web import Api
 from jobs.job import NewerRecord, UnreadableRecord
 from worker import actions, poison
 from worker.client import UnreadableJob, WorkerClient
-from worker.poison import Quarantined
+from worker.link import Argument
+from worker.poison import JobBounds, Quarantined
+from worker.quarantine import ASIDE_MS
 from worker.record import SCHEMA
 from worker.upkeep import Deadlines, Prune
 
@@ -151,6 +155,48 @@ async def test_doors_say_what_is_wrong_with_a_record(bench: Bench, web: Api) -> 
             with pytest.raises(UnreadableJob, match=name):
                 await client.get(name)
         assert "a newer version" in answers[0].json()["detail"]
+
+
+# --- keys of another type
+
+
+async def test_what_was_moved_aside_before_stays(bench: Bench) -> None:
+    """Each time under a name of its own, and only for a week."""
+    for rubbish in ("first", "second"):
+        await bench.raw.set("onysoft:deadlines", rubbish)
+        assert await bench.store.quarantine.clear() == 1
+    kept = [b"onysoft:aside:deadlines", b"onysoft:aside:deadlines:2"]
+    assert await bench.raw.mget(kept) == [b"first", b"second"]
+    assert all([0 < await bench.raw.pttl(name) <= ASIDE_MS for name in kept])
+    assert await bench.store.quarantine.clear() == 0
+
+
+async def test_what_another_worker_made_good_meanwhile_stays_in_its_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it has been made anew by then or is gone; the job that met what lay there is tried again at once."""
+    job_id = await bench.submit()
+    [claim] = (await bench.store.claim(["submit:video"], limit=1)).items
+    await bench.raw.delete("onysoft:events", "onysoft:deadlines")
+    await bench.raw.mset({"onysoft:events": "x", "onysoft:deadlines": "x"})
+    link = bench.store._link
+    script = link.script
+
+    async def script_after_another(name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        if name == "set_aside":
+            monkeypatch.setattr(link, "script", script)
+            await bench.store.quarantine.clear()
+            await bench.raw.xadd("onysoft:events", {"x": "y"})
+        return await script(name, keys, args)
+
+    monkeypatch.setattr(link, "script", script_after_another)
+    monkeypatch.setattr(poison, "UNABLE_PAUSE_MS", LONG_MS)
+    await JobBounds(bench.store).crashed(claim, ResponseError("WRONGTYPE Operation"))
+    assert await bench.raw.zscore("onysoft:wheel:submit:video", job_id) < bench.store.now_ms() + LONG_MS / 2
+    assert await bench.raw.hget(f"onysoft:job:{job_id}", "crashes") is None
+    assert await bench.raw.type("onysoft:events") == b"stream"
+    assert sorted(await bench.raw.keys("onysoft:aside:*")) == [b"onysoft:aside:deadlines", b"onysoft:aside:events"]
+    assert await bench.raw.get("onysoft:aside:events") == b"x"
 
 
 # --- versions side by side
