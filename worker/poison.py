@@ -231,9 +231,21 @@ async def end_job(store: Store, job_id: str, why: str, *, claim: Claim | None = 
     except DAMAGES as error:
         if job.ended:
             log.error("work.poisoned", job=job_id, attempt=number, why=f"{type(error).__name__}: {error}")
-            await _let_go(store, claim)
+            await _unwatch(store, job, number, claim)
             return
         await _salvage(store, job_id, f"{type(error).__name__}: {error}", claim)
+
+
+async def _unwatch(store: Store, job: Job, number: int, claim: Claim | None) -> None:
+    """Have a late task be over in its record as well, or it would be put back on its wheel for ever."""
+    attempt = job.attempt(number)
+    if attempt is not None and (attempt.watched or attempt.may_be_answered):
+        now_ms = store.now_ms()
+        after = late.end_late(job, number, status="unknown", urls=[], now_ms=now_ms, rev=store.new_rev()).after
+        if not await store.quarantine.unwatch(job, after, number):
+            await _let_go(store, claim, due_ms=now_ms + PAUSES_MS[0])
+            return
+    await _let_go(store, claim)
 
 
 async def _let_go(store: Store, claim: Claim | None, due_ms: int | None = None) -> None:

@@ -13,15 +13,15 @@ from typing import Any, Literal
 from config.log import log
 from config.models import KINDS
 from jobs.destinations import Destination
-from jobs.job import Spec
+from jobs.job import Job, Spec, to_form
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
 from jobs.states import Status
 from worker.claims import Claim
-from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel, track_member
 from worker.link import Link, pairs
 from worker.listing import INDEXED_KINDS
 from worker.outbox import STATES
-from worker.record import SCHEMA, number
+from worker.record import SCHEMA, number, write_part
 
 ASIDE_MS = 604_800_000  # how long what was moved aside is kept
 MOST_AT_ONCE = 100
@@ -74,6 +74,14 @@ class Quarantine:
         places = [keys.one("quarantine"), keys.one("deadlines"), keys.one("ended"), keys.wheel(TRACK_WHEEL)]
         places += [keys.leases(TRACK_WHEEL), *wheels, *_indexes(keys)]
         return bool(await self._link.script("quarantine", places, [job_id, now_ms, len(KINDS), track_member]))
+
+    async def unwatch(self, before: Job, after: Job, number: int) -> bool:
+        """Write the state of an ended job in which an attempt's task is over; False where it has moved on."""
+        keys = self._keys
+        places = [keys.job(before.id), keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL)]
+        state = write_part(to_form(after)["state"])
+        args = [before.rev, after.rev, state, track_member(number, before.id)]
+        return bool(await self._link.script("unwatch", places, args))
 
     async def bury(self, delivery_id: str) -> bool:
         """Give a delivery up whose record cannot be read; False where it was not pending."""

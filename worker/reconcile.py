@@ -21,6 +21,7 @@ from jobs.places import Repair
 from worker.keys import ARQ_BODY, ARQ_LOCK
 from worker.link import ABSENCE, STORE_ERRORS, unreadable
 from worker.mending import ELECTED_MS
+from worker.record import UNSHOWABLE
 from worker.store import Store
 
 REST = 49  # a fiftieth of one CPU, Redis's part included
@@ -251,7 +252,7 @@ class Reconciler:
             return await judging
         except ABSENCE:
             raise
-        except STORE_ERRORS as error:
+        except (*STORE_ERRORS, *UNSHOWABLE) as error:
             unreadable(what, name[:100], error)
             return otherwise
 

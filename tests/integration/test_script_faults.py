@@ -208,6 +208,8 @@ async def by_hand(bench: Bench) -> None:
         await store.dispatch.release(delivery, now_ms)
         await store.quarantine.bury(delivery.member)
     await store.quarantine.take(lost.member, "", now_ms)
+    ended = await bench.job(jobs[0])
+    await store.quarantine.unwatch(ended, ended, 1)
     await bench.raw.set("onysoft:failing", "x")
     await store.quarantine.clear()
     await Prune(store, retention_s=0).run_once(now_ms + 60_000)
