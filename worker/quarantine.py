@@ -97,9 +97,10 @@ class Quarantine:
         """Count the jobs that lie there."""
         return int(await self._link.command("ZCARD", self._keys.one("quarantine")))
 
-    async def oldest(self) -> list[tuple[str, int]]:
-        """Name those that have lain there longest, with since when (ms)."""
-        found = await self._link.command("ZRANGE", self._keys.one("quarantine"), 0, MOST_AT_ONCE - 1, "WITHSCORES")
+    async def oldest(self, skip: int = 0) -> list[tuple[str, int]]:
+        """Name some of those that have lain there longest, without the first ``skip``; with since when (ms)."""
+        last = skip + MOST_AT_ONCE - 1
+        found = await self._link.command("ZRANGE", self._keys.one("quarantine"), skip, last, "WITHSCORES")
         return [
             (job_id.decode("utf-8", "replace"), int(float(at_ms)))
             for job_id, at_ms in zip(found[::2], found[1::2], strict=True)

@@ -17,7 +17,7 @@ from worker import actions, poison
 from worker.client import UnreadableJob, WorkerClient
 from worker.link import Argument
 from worker.poison import JobBounds, Quarantined
-from worker.quarantine import ASIDE_MS
+from worker.quarantine import ASIDE_MS, MOST_AT_ONCE
 from worker.record import SCHEMA
 from worker.upkeep import Deadlines, Prune
 
@@ -131,6 +131,23 @@ async def test_what_was_mended_by_hand_is_in_quarantine_no_more(bench: Bench) ->
     assert await Quarantined(bench.store, retention_s=60).run_once(bench.store.now_ms()) == 2
     assert await quarantined(bench) == []
     assert (await bench.job("mended")).status == "queued"
+
+
+async def test_a_job_with_a_pending_delivery_stays_in_quarantine(bench: Bench) -> None:
+    """Its record is deleted when that is settled; whatever lies there behind it has its turn."""
+    await bench.submit(id="old")
+    await actions.cancel(bench.store, "old")
+    await bench.raw.hset("onysoft:job:old", "state", "{")
+    await bench.store.quarantine.take("old", "", 1)
+    await bench.raw.zadd("onysoft:quarantine", {f"gone{n}": n for n in range(2, 2 + 2 * MOST_AT_ONCE)})
+    looking, now_ms = Quarantined(bench.store, retention_s=1), bench.store.now_ms()
+    for _ in range(4):
+        await looking.run_once(now_ms)
+    assert await quarantined(bench) == ["old"]
+    assert await bench.raw.exists("onysoft:job:old")
+    await bench.raw.hset("onysoft:job:old", "pending", 0)
+    assert await looking.run_once(now_ms) == 1
+    assert await dump(bench, "onysoft:*:old") == {}
 
 
 async def test_doors_say_what_is_wrong_with_a_record(bench: Bench, web: Api) -> None:
