@@ -185,7 +185,7 @@ def _types(keys: Keys) -> dict[str, str]:
     wheels = [TRACK_WHEEL, *(submit_wheel(kind) for kind in KINDS)]
     sets: Sequence[str] = [
         *(keys.wheel(name) for name in (*wheels, DELIVER_WHEEL)),
-        *(keys.one(name) for name in ("deadlines", "ended", "failing", "quarantine")),
+        *(keys.one(name) for name in ("deadlines", "ended", "failing", "quarantine", "jobs")),
         *(keys.deliveries(state) for state in STATES),
         *(key for lane in (SUBMISSIONS, LOOK_UPS) for key in keys.pace(lane)[1:]),
         *_indexes(keys),
@@ -195,7 +195,8 @@ def _types(keys: Keys) -> dict[str, str]:
         *(keys.one(name) for name in ("counters", "gate", "cooldowns", "health", "workers")),
         *(keys.pace(lane)[0] for lane in (SUBMISSIONS, LOOK_UPS)),
     ]
-    return {**dict.fromkeys(sets, "zset"), **dict.fromkeys(hashes, "hash"), keys.one("events"): "stream"}
+    others = {keys.one("events"): "stream", keys.one("upkeep"): "string"}
+    return {**dict.fromkeys(sets, "zset"), **dict.fromkeys(hashes, "hash"), **others}
 
 
 def _types_of_job(keys: Keys, job_id: str, webhook_url: str | None) -> dict[str, str]:

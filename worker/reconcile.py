@@ -228,7 +228,7 @@ class Reconciler:
     async def _judge_bodies(self, entries: Sequence[bytes]) -> None:
         for some in _parts(entries, AT_ONCE):
             room = MOST_CANDIDATES - len(self._unqueued)
-            self._unqueued.update((await self._mending.unqueued(some))[:room])
+            self._unqueued.update((await self._one(self._mending.unqueued(some), [], "queue", "jobs"))[:room])
             await self._breathe()
 
     async def _judge_locks(self, entries: Sequence[bytes]) -> None:

@@ -104,6 +104,17 @@ async def ended_while_processing(bench: Bench, *ids: str) -> tuple[str, ...]:
     return ids
 
 
+async def test_a_queue_of_another_type_does_not_end_the_walk(bench: Bench) -> None:
+    """What comes after it is put back all the same, and the queue is a queue again soon."""
+    await bench.submit()
+    await bench.raw.delete("onysoft:wheel:submit:video")
+    await bench.raw.set("onysoft:jobs", "x")
+    await bench.raw.set("arq:job:unqueued", "{}")
+    assert await walk(bench, rounds=2) == {Repair.SUBMIT_WHEEL: 1}
+    assert await bench.store.quarantine.clear() == 1
+    assert await bench.raw.get("onysoft:aside:jobs") == b"x"
+
+
 CODES = (None, Code.GENERATION_FAILED, Code.CONTENT_REJECTED, Code.GENERATION_TIMEOUT, Code.TASK_LOST, Code.CANCELED)
 
 
