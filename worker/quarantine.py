@@ -26,7 +26,6 @@ from worker.record import SCHEMA, number, write_part
 ASIDE_MS = 604_800_000  # how long what was moved aside is kept
 MOST_AT_ONCE = 100
 UNCOUNTED, ANOTHERS = -1, -2
-SEQUENCE_DIGITS, SEQUENCE_GAP = 15, 1000  # more digits than a score can tell apart; events have numbers, too
 KEPT_FIELDS = ("spec", "state", "status", "result", "schema")
 
 What = Literal["crashes", "deaths"]
@@ -162,18 +161,13 @@ class Quarantine:
         return len(wrong)
 
     async def _mend_sequence(self) -> int:
-        """Have the sequence go on above all that is in use, where its key holds no such number."""
-        key = self._keys.one("sequence")
-        if await self._link.command("TYPE", key) in {b"none", b"string"}:
-            stored = await self._link.command("GET", key)
-            if stored is None or (stored.isdigit() and len(stored) <= SEQUENCE_DIGITS):
-                return 0
-        indexes = [*_indexes(self._keys), *(self._keys.deliveries(state) for state in STATES)]
-        rows = await self._link.together(("ZREVRANGE", index, 0, 0, "WITHSCORES") for index in indexes)
-        top = max((int(float(row[1])) for row in rows if row), default=0)
-        await self._link.together([("DEL", key), ("INCRBY", key, top + SEQUENCE_GAP)])
-        log.error("key.set_aside", key=key, type="no number", now=top + SEQUENCE_GAP)
-        return 1
+        """Have the sequence go on above all that is in use, where its key holds less; tell whether it did."""
+        keys = self._keys
+        indexes = [*_indexes(keys), *(keys.deliveries(state) for state in STATES)]
+        number = await self._link.script("mend_sequence", [keys.one("sequence"), keys.one("events"), *indexes], [])
+        if number:
+            log.error("sequence.restored", goes_on_from=int(number))
+        return int(number > 0)
 
 
 def _indexes(keys: Keys) -> list[str]:
@@ -195,7 +189,7 @@ def _types(keys: Keys) -> dict[str, str]:
         *(keys.one(name) for name in ("counters", "gate", "cooldowns", "health", "workers")),
         *(keys.pace(lane)[0] for lane in (SUBMISSIONS, LOOK_UPS)),
     ]
-    others = {keys.one("events"): "stream", keys.one("upkeep"): "string"}
+    others = {keys.one("events"): "stream", keys.one("upkeep"): "string", keys.one("sequence"): "string"}
     return {**dict.fromkeys(sets, "zset"), **dict.fromkeys(hashes, "hash"), **others}
 
 

@@ -216,6 +216,38 @@ async def test_what_another_worker_made_good_meanwhile_stays_in_its_place(
     assert await bench.raw.get("onysoft:aside:events") == b"x"
 
 
+# --- the sequence
+
+
+@pytest.mark.parametrize("lost", [None, "2", "9" * 30, "x", "list"])
+async def test_a_sequence_that_was_lost_goes_on_above_all_there_is(bench: Bench, lost: str | None) -> None:
+    """Jobs and events that come then are listed behind those before, none beside another."""
+    before = [await bench.submit() for _ in range(5)]
+    await bench.raw.delete("onysoft:sequence")
+    if lost == "list":
+        await bench.raw.rpush("onysoft:sequence", "x")
+    elif lost is not None:
+        await bench.raw.set("onysoft:sequence", lost)
+    if lost is not None:  # what is lost is noticed by the next step
+        assert await bench.store.quarantine.clear() > 0
+    after = [await bench.submit() for _ in range(2)]
+    listed = await bench.raw.zrange("onysoft:index:queued:video", 0, -1, withscores=True)
+    assert [name.decode() for name, _ in listed] == [*before, *after]
+    assert len({score for _, score in listed}) == len(listed)
+    assert await bench.store.quarantine.clear() == 0
+
+
+async def test_a_sequence_goes_on_above_the_events(bench: Bench) -> None:
+    """Also where no job is left that was numbered; a score that was never given out does not count."""
+    await actions.cancel(bench.store, await bench.submit())
+    [*_, event] = await bench.store.outbox.feed(None, limit=50)
+    await bench.raw.delete("onysoft:sequence", *await bench.raw.keys("onysoft:index:*"), "onysoft:deliveries:pending")
+    await bench.raw.zadd("onysoft:index:failed:video", {"x": float("inf"), "y": 1e300})
+    assert await bench.store.quarantine.clear() == 1
+    assert event.sequence < int(await bench.raw.get("onysoft:sequence")) < event.sequence + 2000
+    assert await bench.store.quarantine.clear() == 0
+
+
 # --- versions side by side
 
 

@@ -29,7 +29,7 @@ from worker.upkeep import Prune
 SCRIPTS = sorted(
     name
     for file in files("worker").joinpath("lua").iterdir()
-    if (name := file.name.removesuffix(".lua")) not in {"pace", "destination"}  # included by others
+    if (name := file.name.removesuffix(".lua")) not in {"pace", "destination", "sequence"}  # included by others
 )
 CALLS_OF_EACH, CASES_OF_EACH = 4, 150
 RUBBISH = (b"", b"x", b"\xff\xfe", b"1e400", b"-1", b"nan", b"9" * 30, b"[", b'{"a":1}')
