@@ -34,6 +34,7 @@ SOON_MS = DAY_MS // 2
 SKEW_MS = 3_600_000  # by how much a caller's clock may be wrong
 NAMED_FUNCTION = re.compile(rb'"f"\s*:\s*"([^"]*)"')
 BODY_HEAD_BYTES = 256
+STATUSES, ALL_KINDS = ",".join(Status), ",".join(KINDS)
 
 
 class Page(NamedTuple):
@@ -92,9 +93,6 @@ class Mending:
     def _job_places(self, job: Job) -> tuple[list[str], list[Argument]]:
         keys, its, wheel = self._keys, places(job), submit_wheel(job.spec.kind)
         right = [keys.index(job.status, job.spec.kind, model) for model in (None, job.model)]
-        wrong = {
-            keys.index(status, kind, model) for status in Status for kind in KINDS for model in (None, *job.spec.models)
-        }.difference(right)
         looks = [part for number, at_ms in its.looks.items() for part in (track_member(number, job.id), at_ms)]
         times: list[Argument] = [job.deadline_at_ms, ""]
         if job.ended:
@@ -102,10 +100,10 @@ class Mending:
         return [
             keys.job(job.id), keys.wheel(wheel), keys.leases(wheel), keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL),
             keys.one("deadlines"), keys.one("ended"), keys.deliveries_of(job.id), keys.one("counters"),
-            *right, keys.one("quarantine"), *sorted(wrong),
+            *right, keys.one("quarantine"),
         ], [
             job.id, job.rev, LEASE_MS, LATER_MS, "" if its.submit_at_ms is None else its.submit_at_ms, *times,
-            keys.delivery(""), *looks,
+            keys.delivery(""), keys.one("index:"), STATUSES, ALL_KINDS, len(job.spec.models), *job.spec.models, *looks,
         ]  # fmt: skip
 
     async def mend_index(self, name: str, after: str, limit: int) -> Page:
