@@ -15,7 +15,7 @@ from typing import NamedTuple
 from config.models import KINDS
 from jobs.changes import ON_SUBMIT_WHEEL
 from jobs.destinations import Destination
-from jobs.job import Job, UnreadableRecord, from_form
+from jobs.job import Job, UnreadableRecord
 from jobs.places import places
 from jobs.states import ENDED, Status
 from worker.calls import FUNCTION, WISHES, Call, read_call
@@ -23,7 +23,8 @@ from worker.claims import LEASE_MS, Holder
 from worker.dispatch import Dispatch
 from worker.keys import ARQ_BODY, ARQ_LOCK, DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel, track_member
 from worker.link import Argument, Link, pairs
-from worker.record import SCHEMA, UNSHOWABLE, read_record
+from worker.reading import decode
+from worker.record import SCHEMA, UNSHOWABLE
 
 ELECTED_MS = 15_000  # a worker that walks and dies is followed by another after this
 LATER_MS = 900_000  # longer than anybody puts a job off that is due on its submit wheel
@@ -31,9 +32,9 @@ DESTINATION_LATER_MS = 5_000
 DAY_MS = 86_400_000  # arq's own life of a body, unless its caller asks for another
 SOON_MS = DAY_MS // 2
 SKEW_MS = 3_600_000  # by how much a caller's clock may be wrong
-RECORD = ("schema", "status", "rev", "spec", "state")
 NAMED_FUNCTION = re.compile(rb'"f"\s*:\s*"([^"]*)"')
 BODY_HEAD_BYTES = 256
+STATUSES, ALL_KINDS = ",".join(Status), ",".join(KINDS)
 
 
 class Page(NamedTuple):
@@ -78,11 +79,13 @@ class Mending:
         return _names(await self._link.script("glance", [], [*args, *ids]))
 
     async def mend_job(self, job_id: str) -> list[str]:
-        """Put a job in its places; return what was repaired. A record this version cannot read is left alone."""
-        values = await self._link.command("HMGET", self._keys.job(job_id), *RECORD)
-        stored = {name.encode(): value for name, value in zip(RECORD, values, strict=True) if value is not None}
+        """Put a job in its places; return what was repaired.
+
+        Left alone are a record this version cannot read, by all that its duties read of it, and one in quarantine.
+        """
+        stored = pairs(await self._link.command("HGETALL", self._keys.job(job_id)))
         try:
-            keys, args = self._job_places(from_form(job_id, read_record(stored)))
+            keys, args = self._job_places(decode(job_id, stored))
         except (UnreadableRecord, *UNSHOWABLE):
             return []
         return _names(await self._link.script("mend_job", keys, args))
@@ -90,9 +93,6 @@ class Mending:
     def _job_places(self, job: Job) -> tuple[list[str], list[Argument]]:
         keys, its, wheel = self._keys, places(job), submit_wheel(job.spec.kind)
         right = [keys.index(job.status, job.spec.kind, model) for model in (None, job.model)]
-        wrong = {
-            keys.index(status, kind, model) for status in Status for kind in KINDS for model in (None, *job.spec.models)
-        }.difference(right)
         looks = [part for number, at_ms in its.looks.items() for part in (track_member(number, job.id), at_ms)]
         times: list[Argument] = [job.deadline_at_ms, ""]
         if job.ended:
@@ -100,10 +100,10 @@ class Mending:
         return [
             keys.job(job.id), keys.wheel(wheel), keys.leases(wheel), keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL),
             keys.one("deadlines"), keys.one("ended"), keys.deliveries_of(job.id), keys.one("counters"),
-            *right, *sorted(wrong),
+            *right, keys.one("quarantine"),
         ], [
             job.id, job.rev, LEASE_MS, LATER_MS, "" if its.submit_at_ms is None else its.submit_at_ms, *times,
-            keys.delivery(""), *looks,
+            keys.delivery(""), keys.one("index:"), STATUSES, ALL_KINDS, len(job.spec.models), *job.spec.models, *looks,
         ]  # fmt: skip
 
     async def mend_index(self, name: str, after: str, limit: int) -> Page:

@@ -36,7 +36,7 @@ from worker.claims import Claim
 from worker.deliver import Deliver
 from worker.keys import TRACK_WHEEL, read_track_member
 from worker.link import ABSENCE, STORE_ERRORS, unreadable
-from worker.quarantine import ANOTHERS, UNCOUNTED, as_json
+from worker.quarantine import ANOTHERS, MOST_AT_ONCE, UNCOUNTED, as_json
 from worker.record import NewerSchema, check_schema
 from worker.signing_secrets import UnreadableSecret
 from worker.store import Applied, Store
@@ -245,9 +245,21 @@ async def end_job(store: Store, job_id: str, why: str, *, claim: Claim | None = 
     except DAMAGES as error:
         if job.ended:
             log.error("work.poisoned", job=job_id, attempt=number, why=f"{type(error).__name__}: {error}")
-            await _let_go(store, claim)
+            await _unwatch(store, job, number, claim)
             return
         await _salvage(store, job_id, f"{type(error).__name__}: {error}", claim)
+
+
+async def _unwatch(store: Store, job: Job, number: int, claim: Claim | None) -> None:
+    """Have a late task be over in its record as well, or it would be put back on its wheel for ever."""
+    attempt = job.attempt(number)
+    if attempt is not None and (attempt.watched or attempt.may_be_answered):
+        now_ms = store.now_ms()
+        after = late.end_late(job, number, status="unknown", urls=[], now_ms=now_ms, rev=store.new_rev()).after
+        if not await store.quarantine.unwatch(job, after, number):
+            await _let_go(store, claim, due_ms=now_ms + PAUSES_MS[0])
+            return
+    await _let_go(store, claim)
 
 
 async def _let_go(store: Store, claim: Claim | None, due_ms: int | None = None) -> None:
@@ -364,20 +376,28 @@ class Quarantined:
     def __init__(self, store: Store, *, retention_s: float) -> None:
         self._store = store
         self._retention_ms = round(retention_s * 1000)
+        self._skip = 0  # how many stay of those that have lain there longer than what is looked at next
 
     async def run_once(self, now_ms: int) -> int:
-        """Look through it; return how many have gone. First what lies in place of our keys is moved aside."""
-        await self._store.quarantine.clear()
-        gone = 0
-        for job_id, since_ms in await self._store.quarantine.oldest():
-            try:
-                await self._store.get(job_id)
-            except (NewerRecord, *ABSENCE):
-                continue
-            except (UnreadableRecord, *STORE_ERRORS):
-                if since_ms > now_ms - self._retention_ms:
-                    continue
-                await self._store.quarantine.delete(job_id)
-            await self._store.quarantine.leave(job_id)
-            gone += 1
+        """Look through some of it; return how many have gone. First what lies in place of our keys is moved aside."""
+        quarantine = self._store.quarantine
+        await quarantine.clear()
+        found, gone = await quarantine.oldest(self._skip), 0
+        for job_id, since_ms in found:
+            if await self._is_done_with(job_id, since_ms, now_ms):
+                await quarantine.leave(job_id)
+                gone += 1
+        self._skip = self._skip + len(found) - gone if len(found) == MOST_AT_ONCE else 0
         return gone
+
+    async def _is_done_with(self, job_id: str, since_ms: int, now_ms: int) -> bool:
+        """Whether a job has been mended or is gone; one that has lain there for long enough is deleted."""
+        try:
+            await self._store.get(job_id)
+        except NewerRecord:
+            return False
+        except ABSENCE:
+            raise
+        except (UnreadableRecord, *STORE_ERRORS):
+            return since_ms <= now_ms - self._retention_ms and await self._store.quarantine.delete(job_id)
+        return True

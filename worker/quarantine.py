@@ -13,20 +13,19 @@ from typing import Any, Literal
 from config.log import log
 from config.models import KINDS
 from jobs.destinations import Destination
-from jobs.job import Spec
+from jobs.job import Job, Spec, to_form
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
 from jobs.states import Status
 from worker.claims import Claim
-from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
+from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel, track_member
 from worker.link import Link, pairs
 from worker.listing import INDEXED_KINDS
 from worker.outbox import STATES
-from worker.record import SCHEMA, number
+from worker.record import SCHEMA, number, write_part
 
 ASIDE_MS = 604_800_000  # how long what was moved aside is kept
 MOST_AT_ONCE = 100
 UNCOUNTED, ANOTHERS = -1, -2
-SEQUENCE_DIGITS, SEQUENCE_GAP = 15, 1000  # more digits than a score can tell apart; events have numbers, too
 KEPT_FIELDS = ("spec", "state", "status", "result", "schema")
 
 What = Literal["crashes", "deaths"]
@@ -75,6 +74,14 @@ class Quarantine:
         places += [keys.leases(TRACK_WHEEL), *wheels, *_indexes(keys)]
         return bool(await self._link.script("quarantine", places, [job_id, now_ms, len(KINDS), track_member]))
 
+    async def unwatch(self, before: Job, after: Job, number: int) -> bool:
+        """Write the state of an ended job in which an attempt's task is over; False where it has moved on."""
+        keys = self._keys
+        places = [keys.job(before.id), keys.wheel(TRACK_WHEEL), keys.leases(TRACK_WHEEL)]
+        state = write_part(to_form(after)["state"])
+        args = [before.rev, after.rev, state, track_member(number, before.id)]
+        return bool(await self._link.script("unwatch", places, args))
+
     async def bury(self, delivery_id: str) -> bool:
         """Give a delivery up whose record cannot be read; False where it was not pending."""
         keys, job_id = self._keys, ""
@@ -89,9 +96,10 @@ class Quarantine:
         """Count the jobs that lie there."""
         return int(await self._link.command("ZCARD", self._keys.one("quarantine")))
 
-    async def oldest(self) -> list[tuple[str, int]]:
-        """Name those that have lain there longest, with since when (ms)."""
-        found = await self._link.command("ZRANGE", self._keys.one("quarantine"), 0, MOST_AT_ONCE - 1, "WITHSCORES")
+    async def oldest(self, skip: int = 0) -> list[tuple[str, int]]:
+        """Name some of those that have lain there longest, without the first ``skip``; with since when (ms)."""
+        last = skip + MOST_AT_ONCE - 1
+        found = await self._link.command("ZRANGE", self._keys.one("quarantine"), skip, last, "WITHSCORES")
         return [
             (job_id.decode("utf-8", "replace"), int(float(at_ms)))
             for job_id, at_ms in zip(found[::2], found[1::2], strict=True)
@@ -137,31 +145,29 @@ class Quarantine:
         return await self._clear({**_types_of_job(self._keys, job_id, webhook_url), **dict.fromkeys(indexes, "zset")})
 
     async def _clear(self, expected: Mapping[str, str]) -> int:
+        """Move aside what is of another type than expected; tell how many keys were, whoever moved them."""
         found = await self._link.together(("TYPE", key) for key in expected)
         wrong = [
-            (key, kind.decode())
+            (key, wanted)
             for (key, wanted), kind in zip(expected.items(), found, strict=True)
             if kind not in {b"none", wanted.encode()}
         ]
-        for key, kind in wrong:
+        for key, wanted in wrong:
             aside = f"{self._keys.prefix}:aside:{key.removeprefix(f'{self._keys.prefix}:')}"
-            await self._link.together([("RENAME", key, aside), ("PEXPIRE", aside, ASIDE_MS)])
-            log.error("key.set_aside", key=key, type=kind, kept_as=aside)
+            moved = await self._link.script("set_aside", [key], [wanted, aside, ASIDE_MS])
+            if moved:
+                kind, name = (part.decode("utf-8", "replace") for part in moved)
+                log.error("key.set_aside", key=key, type=kind, kept_as=name)
         return len(wrong)
 
     async def _mend_sequence(self) -> int:
-        """Have the sequence go on above all that is in use, where its key holds no such number."""
-        key = self._keys.one("sequence")
-        if await self._link.command("TYPE", key) in {b"none", b"string"}:
-            stored = await self._link.command("GET", key)
-            if stored is None or (stored.isdigit() and len(stored) <= SEQUENCE_DIGITS):
-                return 0
-        indexes = [*_indexes(self._keys), *(self._keys.deliveries(state) for state in STATES)]
-        rows = await self._link.together(("ZREVRANGE", index, 0, 0, "WITHSCORES") for index in indexes)
-        top = max((int(float(row[1])) for row in rows if row), default=0)
-        await self._link.together([("DEL", key), ("INCRBY", key, top + SEQUENCE_GAP)])
-        log.error("key.set_aside", key=key, type="no number", now=top + SEQUENCE_GAP)
-        return 1
+        """Have the sequence go on above all that is in use, where its key holds less; tell whether it did."""
+        keys = self._keys
+        indexes = [*_indexes(keys), *(keys.deliveries(state) for state in STATES)]
+        number = await self._link.script("mend_sequence", [keys.one("sequence"), keys.one("events"), *indexes], [])
+        if number:
+            log.error("sequence.restored", goes_on_from=int(number))
+        return int(number > 0)
 
 
 def _indexes(keys: Keys) -> list[str]:
@@ -173,7 +179,7 @@ def _types(keys: Keys) -> dict[str, str]:
     wheels = [TRACK_WHEEL, *(submit_wheel(kind) for kind in KINDS)]
     sets: Sequence[str] = [
         *(keys.wheel(name) for name in (*wheels, DELIVER_WHEEL)),
-        *(keys.one(name) for name in ("deadlines", "ended", "failing", "quarantine")),
+        *(keys.one(name) for name in ("deadlines", "ended", "failing", "quarantine", "jobs")),
         *(keys.deliveries(state) for state in STATES),
         *(key for lane in (SUBMISSIONS, LOOK_UPS) for key in keys.pace(lane)[1:]),
         *_indexes(keys),
@@ -183,7 +189,8 @@ def _types(keys: Keys) -> dict[str, str]:
         *(keys.one(name) for name in ("counters", "gate", "cooldowns", "health", "workers")),
         *(keys.pace(lane)[0] for lane in (SUBMISSIONS, LOOK_UPS)),
     ]
-    return {**dict.fromkeys(sets, "zset"), **dict.fromkeys(hashes, "hash"), keys.one("events"): "stream"}
+    others = {keys.one("events"): "stream", keys.one("upkeep"): "string", keys.one("sequence"): "string"}
+    return {**dict.fromkeys(sets, "zset"), **dict.fromkeys(hashes, "hash"), **others}
 
 
 def _types_of_job(keys: Keys, job_id: str, webhook_url: str | None) -> dict[str, str]:

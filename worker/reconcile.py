@@ -6,14 +6,15 @@ another arq worker. Such a job would stand still for ever. So one worker, electe
 and again (SCAN) and judges each by its kind; the scripts of ``worker.mending`` decide, repair and count. Two that walk
 at once do no harm: the election only saves work.
 
-The walk is paced: it rests for ``REST`` times as long as a step of a few milliseconds took, and after a round for as
-long as the round took. A few hundred jobs are walked in seconds, a hundred thousand in minutes.
+The walk is paced: it rests for ``REST`` times as long as a step of a few milliseconds took, less where it mends, and
+after a round for as long as the round took. A few hundred jobs are walked in seconds, a hundred thousand in minutes.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from config.log import log
@@ -21,19 +22,23 @@ from jobs.places import Repair
 from worker.keys import ARQ_BODY, ARQ_LOCK
 from worker.link import ABSENCE, STORE_ERRORS, unreadable
 from worker.mending import ELECTED_MS
+from worker.record import UNSHOWABLE
 from worker.store import Store
 
 REST = 49  # a fiftieth of one CPU, Redis's part included
+MENDING_REST = 4  # what was lost comes first: hundreds a second, and a few percent of a CPU each of ours and of Redis's
 LONGEST_REST_S = 0.1  # a step that took longer than some milliseconds has waited for others
 ROUND_EVERY_S = 30.0
 ASK_EVERY_S = ELECTED_MS / 1000 / 3
 KEEP_BODIES_EVERY_S = 600.0
 SCAN_COUNT = 300
 AT_ONCE = 50  # in one script: about a millisecond of Redis
+MENDED_AT_ONCE = 20
 PAGE = 200
 MOST_TOLD = 20  # repairs of a round that have a line of the log each
 MOST_CANDIDATES = 10_000
 
+N = TypeVar("N")
 T = TypeVar("T")
 
 
@@ -116,12 +121,12 @@ class Reconciler:
         if time.monotonic() - self._elected_s >= ASK_EVERY_S * 0.9 and not await self._is_elected():
             raise _Overtaken
 
-    async def _breathe(self) -> None:
-        """Rest after a step, for as long as it took times ``REST``."""
+    async def _breathe(self, rest: int = REST) -> None:
+        """Rest after a step, for as long as it took times ``rest``."""
         if not self._is_paced:
             return
         took_s = time.monotonic() - self._working_since_s
-        await asyncio.sleep(min(took_s * REST, LONGEST_REST_S))
+        await asyncio.sleep(min(took_s * rest, LONGEST_REST_S))
         await self._stay_elected()
         self._working_since_s = time.monotonic()
 
@@ -147,26 +152,24 @@ class Reconciler:
     async def _judge_jobs(self, ids: Sequence[bytes]) -> None:
         for some in _parts(_texts(ids), AT_ONCE):
             doubtful = await self._mending.doubtful_jobs(some)
-            await self._breathe()
+            await self._breathe(_rest(doubtful, some))
             await self._mend_jobs(doubtful)
 
     async def _mend_jobs(self, ids: Iterable[str]) -> None:
-        for job_id in ids:
-            for what in await self._one(self._mending.mend_job(job_id), [], "job", job_id):
+        async for job_id, repaired in self._each(self._mending.mend_job, ids, list[str](), "job"):
+            for what in repaired:
                 self._tell(what, job=job_id)
-            await self._breathe()
 
     async def _judge_deliveries(self, ids: Sequence[bytes]) -> None:
         for some in _parts(_texts(ids), AT_ONCE):
             doubtful = await self._mending.doubtful_deliveries(some)
-            await self._breathe()
+            await self._breathe(_rest(doubtful, some))
             await self._mend_deliveries(doubtful)
 
     async def _mend_deliveries(self, ids: Iterable[str]) -> None:
-        for delivery in ids:
-            for what in await self._one(self._mending.mend_delivery(delivery), [], "delivery", delivery):
+        async for delivery, repaired in self._each(self._mending.mend_delivery, ids, list[str](), "delivery"):
+            for what in repaired:
                 self._tell(what, delivery=delivery)
-            await self._breathe()
 
     async def _judge_job_indexes(self, names: Sequence[bytes]) -> None:
         await self._judge_indexes("index", names, Repair.INDEX, self._mend_jobs)
@@ -204,10 +207,10 @@ class Reconciler:
         return following, await self._mending.mend_leases(name, leases)
 
     async def _judge_destinations(self, ids: Sequence[bytes]) -> None:
-        for name in _texts(ids):
-            if await self._one(self._mending.mend_destination(name), False, "destination", name):  # noqa: FBT003
+        mended = self._each(self._mending.mend_destination, _texts(ids), False, "destination")  # noqa: FBT003
+        async for name, was_lost in mended:
+            if was_lost:
                 self._tell(Repair.DESTINATION, destination=name)
-            await self._breathe()
 
     # --- arq's queue
 
@@ -227,7 +230,7 @@ class Reconciler:
     async def _judge_bodies(self, entries: Sequence[bytes]) -> None:
         for some in _parts(entries, AT_ONCE):
             room = MOST_CANDIDATES - len(self._unqueued)
-            self._unqueued.update((await self._mending.unqueued(some))[:room])
+            self._unqueued.update((await self._one(self._mending.unqueued(some), [], "queue", "jobs"))[:room])
             await self._breathe()
 
     async def _judge_locks(self, entries: Sequence[bytes]) -> None:
@@ -239,11 +242,21 @@ class Reconciler:
 
     async def _requeue(self) -> None:
         """Put bodies of calls back on the queue that were on none in two rounds: by now all other queues are known."""
-        for entry in sorted(self._unqueued & self._unqueued_before):
-            mending = self._mending.requeue(entry, sorted(self._queues))
-            if await self._one(mending, False, "entry", repr(entry)):  # noqa: FBT003
+        requeue = partial(self._mending.requeue, others=sorted(self._queues))
+        lost = sorted(self._unqueued & self._unqueued_before)
+        async for entry, was_lost in self._each(requeue, lost, False, "entry"):  # noqa: FBT003
+            if was_lost:
                 self._tell(Repair.ARQ_ENTRY, entry=repr(entry))
-            await self._breathe()
+
+    async def _each(
+        self, mend: Callable[[N], Awaitable[T]], names: Iterable[N], otherwise: T, what: str
+    ) -> AsyncIterator[tuple[N, T]]:
+        """Mend some things, a few at a time; give what came of each."""
+        for some in _parts(list(names), MENDED_AT_ONCE):
+            mending = (self._one(mend(name), otherwise, what, str(name)) for name in some)
+            for pair in zip(some, await asyncio.gather(*mending), strict=True):
+                yield pair
+            await self._breathe(MENDING_REST)
 
     async def _one(self, judging: Awaitable[T], otherwise: T, what: str, name: str) -> T:
         """Judge one thing; where something foreign lies in its place, the others' turn comes all the same."""
@@ -251,7 +264,7 @@ class Reconciler:
             return await judging
         except ABSENCE:
             raise
-        except STORE_ERRORS as error:
+        except (*STORE_ERRORS, *UNSHOWABLE) as error:
             unreadable(what, name[:100], error)
             return otherwise
 
@@ -264,6 +277,11 @@ class Reconciler:
 
 def _parts(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _rest(doubtful: Sequence[str], among: Sequence[str]) -> int:
+    """Say how long to rest after a look at some: less where a wheel was lost, and not for the few that never heal."""
+    return MENDING_REST if 2 * len(doubtful) > len(among) else REST
 
 
 def _texts(names: Iterable[bytes]) -> list[str]:

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from harness import Bench, Receiver, directed, eventually
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 from test_jobs_api import web as web  # noqa: PLC0414 - a fixture
 from test_web import Api
@@ -13,7 +15,9 @@ from test_web import Api
 from jobs.job import NewerRecord, UnreadableRecord
 from worker import actions, poison
 from worker.client import UnreadableJob, WorkerClient
-from worker.poison import Quarantined
+from worker.link import Argument
+from worker.poison import JobBounds, Quarantined
+from worker.quarantine import ASIDE_MS, MOST_AT_ONCE
 from worker.record import SCHEMA
 from worker.upkeep import Deadlines, Prune
 
@@ -129,6 +133,23 @@ async def test_what_was_mended_by_hand_is_in_quarantine_no_more(bench: Bench) ->
     assert (await bench.job("mended")).status == "queued"
 
 
+async def test_a_job_with_a_pending_delivery_stays_in_quarantine(bench: Bench) -> None:
+    """Its record is deleted when that is settled; whatever lies there behind it has its turn."""
+    await bench.submit(id="old")
+    await actions.cancel(bench.store, "old")
+    await bench.raw.hset("onysoft:job:old", "state", "{")
+    await bench.store.quarantine.take("old", "", 1)
+    await bench.raw.zadd("onysoft:quarantine", {f"gone{n}": n for n in range(2, 2 + 2 * MOST_AT_ONCE)})
+    looking, now_ms = Quarantined(bench.store, retention_s=1), bench.store.now_ms()
+    for _ in range(4):
+        await looking.run_once(now_ms)
+    assert await quarantined(bench) == ["old"]
+    assert await bench.raw.exists("onysoft:job:old")
+    await bench.raw.hset("onysoft:job:old", "pending", 0)
+    assert await looking.run_once(now_ms) == 1
+    assert await dump(bench, "onysoft:*:old") == {}
+
+
 async def test_doors_say_what_is_wrong_with_a_record(bench: Bench, web: Api) -> None:
     """A damaged one is a problem of its own, a newer one asks to be asked of elsewhere; neither is a bug's answer."""
     for name in ("damaged", "newer"):
@@ -151,6 +172,80 @@ async def test_doors_say_what_is_wrong_with_a_record(bench: Bench, web: Api) -> 
             with pytest.raises(UnreadableJob, match=name):
                 await client.get(name)
         assert "a newer version" in answers[0].json()["detail"]
+
+
+# --- keys of another type
+
+
+async def test_what_was_moved_aside_before_stays(bench: Bench) -> None:
+    """Each time under a name of its own, and only for a week."""
+    for rubbish in ("first", "second"):
+        await bench.raw.set("onysoft:deadlines", rubbish)
+        assert await bench.store.quarantine.clear() == 1
+    kept = [b"onysoft:aside:deadlines", b"onysoft:aside:deadlines:2"]
+    assert await bench.raw.mget(kept) == [b"first", b"second"]
+    assert all([0 < await bench.raw.pttl(name) <= ASIDE_MS for name in kept])
+    assert await bench.store.quarantine.clear() == 0
+
+
+async def test_what_another_worker_made_good_meanwhile_stays_in_its_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it has been made anew by then or is gone; the job that met what lay there is tried again at once."""
+    job_id = await bench.submit()
+    [claim] = (await bench.store.claim(["submit:video"], limit=1)).items
+    await bench.raw.delete("onysoft:events", "onysoft:deadlines")
+    await bench.raw.mset({"onysoft:events": "x", "onysoft:deadlines": "x"})
+    link = bench.store._link
+    script = link.script
+
+    async def script_after_another(name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        if name == "set_aside":
+            monkeypatch.setattr(link, "script", script)
+            await bench.store.quarantine.clear()
+            await bench.raw.xadd("onysoft:events", {"x": "y"})
+        return await script(name, keys, args)
+
+    monkeypatch.setattr(link, "script", script_after_another)
+    monkeypatch.setattr(poison, "UNABLE_PAUSE_MS", LONG_MS)
+    await JobBounds(bench.store).crashed(claim, ResponseError("WRONGTYPE Operation"))
+    assert await bench.raw.zscore("onysoft:wheel:submit:video", job_id) < bench.store.now_ms() + LONG_MS / 2
+    assert await bench.raw.hget(f"onysoft:job:{job_id}", "crashes") is None
+    assert await bench.raw.type("onysoft:events") == b"stream"
+    assert sorted(await bench.raw.keys("onysoft:aside:*")) == [b"onysoft:aside:deadlines", b"onysoft:aside:events"]
+    assert await bench.raw.get("onysoft:aside:events") == b"x"
+
+
+# --- the sequence
+
+
+@pytest.mark.parametrize("lost", [None, "2", "9" * 30, "x", "list"])
+async def test_a_sequence_that_was_lost_goes_on_above_all_there_is(bench: Bench, lost: str | None) -> None:
+    """Jobs and events that come then are listed behind those before, none beside another."""
+    before = [await bench.submit() for _ in range(5)]
+    await bench.raw.delete("onysoft:sequence")
+    if lost == "list":
+        await bench.raw.rpush("onysoft:sequence", "x")
+    elif lost is not None:
+        await bench.raw.set("onysoft:sequence", lost)
+    if lost is not None:  # what is lost is noticed by the next step
+        assert await bench.store.quarantine.clear() > 0
+    after = [await bench.submit() for _ in range(2)]
+    listed = await bench.raw.zrange("onysoft:index:queued:video", 0, -1, withscores=True)
+    assert [name.decode() for name, _ in listed] == [*before, *after]
+    assert len({score for _, score in listed}) == len(listed)
+    assert await bench.store.quarantine.clear() == 0
+
+
+async def test_a_sequence_goes_on_above_the_events(bench: Bench) -> None:
+    """Also where no job is left that was numbered; a score that was never given out does not count."""
+    await actions.cancel(bench.store, await bench.submit())
+    [*_, event] = await bench.store.outbox.feed(None, limit=50)
+    await bench.raw.delete("onysoft:sequence", *await bench.raw.keys("onysoft:index:*"), "onysoft:deliveries:pending")
+    await bench.raw.zadd("onysoft:index:failed:video", {"x": float("inf"), "y": 1e300})
+    assert await bench.store.quarantine.clear() == 1
+    assert event.sequence < int(await bench.raw.get("onysoft:sequence")) < event.sequence + 2000
+    assert await bench.store.quarantine.clear() == 0
 
 
 # --- versions side by side

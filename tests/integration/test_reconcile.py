@@ -1,5 +1,6 @@
 """What has fallen out of its place in Redis is put back, counted, and ends well."""
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -9,9 +10,10 @@ from walking import counted, delivery_of, walk
 from jobs import changes
 from jobs.pacing import SUBMISSIONS
 from jobs.places import Repair
-from worker import actions
+from worker import actions, reconcile
 from worker.claims import LEASE_MS
 from worker.keys import submit_wheel
+from worker.reconcile import Reconciler
 from worker.upkeep import Prune
 
 
@@ -23,6 +25,26 @@ async def test_a_job_that_is_on_no_submit_wheel_is_put_back(bench: Bench) -> Non
     assert await walk(bench) == {}
     async with bench.worker():
         assert (await bench.ended(job_id))["status"] == "completed"
+
+
+async def test_many_that_are_lost_are_put_back_some_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are far fewer rests than jobs: a wheel of ten thousand paid tasks is not lost for long."""
+    rests, sleep = list[float](), asyncio.sleep
+
+    async def noted(delay_s: float) -> None:
+        rests.append(delay_s)
+        await sleep(delay_s)
+
+    for _ in range(200):
+        await bench.submit()
+    await bench.raw.delete("onysoft:wheel:submit:video")
+    walker = Reconciler(bench.store)
+    assert await bench.store.mending.elect()
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile.asyncio, "sleep", noted)
+        assert await walker.run_once(is_paced=True) == {Repair.SUBMIT_WHEEL: 200}
+    assert 10 < len(rests) < 100
+    assert await bench.raw.zcard("onysoft:wheel:submit:video") == 200
 
 
 async def test_a_job_that_is_being_submitted_is_not_taken_over_before_its_answer_can_have_come(bench: Bench) -> None:

@@ -29,7 +29,7 @@ from worker.upkeep import Prune
 SCRIPTS = sorted(
     name
     for file in files("worker").joinpath("lua").iterdir()
-    if (name := file.name.removesuffix(".lua")) not in {"pace", "destination"}  # included by others
+    if (name := file.name.removesuffix(".lua")) not in {"pace", "destination", "sequence"}  # included by others
 )
 CALLS_OF_EACH, CASES_OF_EACH = 4, 150
 NEED_MEMORY = {"apply", "replay", "rotate"}  # new jobs, submissions that begin, and what an operator asks for
@@ -209,6 +209,10 @@ async def by_hand(bench: Bench) -> None:
         await store.dispatch.release(delivery, now_ms)
         await store.quarantine.bury(delivery.member)
     await store.quarantine.take(lost.member, "", now_ms)
+    ended = await bench.job(jobs[0])
+    await store.quarantine.unwatch(ended, ended, 1)
+    await bench.raw.set("onysoft:failing", "x")
+    await store.quarantine.clear()
     await Prune(store, retention_s=0).run_once(now_ms + 60_000)
     await store.secrets.rotate(make_secret())
     await store.reply("token", b"{}")

@@ -23,7 +23,9 @@ from jobs.job import Attempt, Outcome
 from jobs.places import Repair, places
 from jobs.verdict import Code
 from worker import actions, reconcile
+from worker.keys import TRACK_WHEEL
 from worker.main import open_store
+from worker.poison import JobBounds
 from worker.reconcile import Reconciler
 from worker.store import Store
 from worker.upkeep import Prune
@@ -56,6 +58,61 @@ async def test_a_record_that_cannot_be_read_is_left_alone(bench: Bench) -> None:
     records = [await bench.raw.dump(f"onysoft:job:{name}") for name in ids]
     assert await walk(bench) == {Repair.SUBMIT_WHEEL: 1}
     assert [await bench.raw.dump(f"onysoft:job:{name}") for name in ids] == records
+
+
+async def test_a_job_in_quarantine_is_left_there(bench: Bench) -> None:
+    """Off all wheels and lists, round after round, whatever of its record cannot be read, or is by now mended."""
+    ids = await ended_while_processing(bench, "result", "look", "mended")
+    await bench.raw.hset("onysoft:job:result", "result", "{")
+    await bench.raw.hset("onysoft:job:look", "look:1", json.dumps({"polls": 1, "refusal": 5}))
+    before = await contents(bench)
+    for job_id in ids:
+        await bench.store.quarantine.take(job_id, f"1:{job_id}", bench.store.now_ms())
+    taken = await contents(bench)
+    assert taken != before
+    assert await walk(bench, rounds=2) == {}
+    assert await contents(bench) == taken
+    await bench.raw.zrem("onysoft:quarantine", *ids)
+    assert await bench.store.mending.mend_job("result") == []
+    assert "track_wheel" in await bench.store.mending.mend_job("mended")
+
+
+async def test_a_late_task_that_cannot_be_ended_in_order_is_put_back_no_more(bench: Bench) -> None:
+    """It is over in its record, too, which can be read as before."""
+    await ended_while_processing(bench, "j")
+    state = json.loads(await bench.raw.hget("onysoft:job:j", "state"))
+    state["attempts"][0]["cost"] = {"currency": "USD", "amount": 10**400}
+    await bench.raw.hset("onysoft:job:j", "state", json.dumps(state))
+    await bench.raw.zadd("onysoft:wheel:track", {"1:j": 0})
+    [claim] = (await bench.store.claim([TRACK_WHEEL], limit=1)).items
+    await JobBounds(bench.store).end(claim, "it crashed")
+    assert not await bench.raw.exists("onysoft:wheel:track", "onysoft:leases:track")
+    assert await walk(bench) == {}
+    job = await bench.job("j")
+    assert (job.status, job.attempts[0].watched, job.attempts[0].late and job.attempts[0].late["status"]) == (
+        "canceled", False, "unknown",
+    )  # fmt: skip
+
+
+async def ended_while_processing(bench: Bench, *ids: str) -> tuple[str, ...]:
+    """Make jobs that are canceled while their tasks run."""
+    async with bench.worker():
+        for job_id in ids:
+            await bench.submit(id=job_id, webhook_events=[], input=directed(duration_s=60))
+            await bench.standing(job_id, "processing")
+            await actions.cancel(bench.store, job_id)
+    return ids
+
+
+async def test_a_queue_of_another_type_does_not_end_the_walk(bench: Bench) -> None:
+    """What comes after it is put back all the same, and the queue is a queue again soon."""
+    await bench.submit()
+    await bench.raw.delete("onysoft:wheel:submit:video")
+    await bench.raw.set("onysoft:jobs", "x")
+    await bench.raw.set("arq:job:unqueued", "{}")
+    assert await walk(bench, rounds=2) == {Repair.SUBMIT_WHEEL: 1}
+    assert await bench.store.quarantine.clear() == 1
+    assert await bench.raw.get("onysoft:aside:jobs") == b"x"
 
 
 CODES = (None, Code.GENERATION_FAILED, Code.CONTENT_REJECTED, Code.GENERATION_TIMEOUT, Code.TASK_LOST, Code.CANCELED)

@@ -21,6 +21,7 @@
 --         writes. So a new job and the beginning of a submission are refused, and every other step of a job that is
 --         there is written: what has been paid for can end, and be pruned.
 -- include pace
+-- include sequence
 local at = 0
 local function take() at = at + 1; return ARGV[at] end
 local function take_list(width)
@@ -118,9 +119,14 @@ if begins ~= '' then
   local room, again_ms = pace_room(lane, clock_ms)
   if room < 1 then return {'wait', string.format('%d', again_ms)} end
 end
+local top = 0
+if redis.call('EXISTS', KEYS[14]) == 0 then  -- lost, or not begun
+  top = sequence_top(KEYS[12], {KEYS[9], KEYS[10], KEYS[13], KEYS[19], KEYS[20]})
+  if top > 0 then top = top + SEQUENCE_GAP end
+end
 if expected_rev ~= '' then redis.call('ZREM', KEYS[9], '') end  -- needs no memory
 -- As many numbers as the step can need, in one go; those it does not use are skipped.
-local last_sequence = redis.call('INCRBY', KEYS[14], 1 + 2 * #events)
+local last_sequence = redis.call('INCRBY', KEYS[14], string.format('%.0f', top + 1 + 2 * #events))
 local sequence = last_sequence - 1 - 2 * #events
 local function next_sequence() sequence = sequence + 1; return sequence end
 if is_listed_anew then seq = next_sequence() end
