@@ -49,6 +49,7 @@ MEMORY = [  # maxmemory, used, policy: level
     (100, 10, "noeviction", "ok"),
     (100, 81, "noeviction", "warning"),
     (100, 91, "noeviction", "problem"),
+    (100, 101, "noeviction", "problem"),
     (0, 81, "noeviction", "warning"),
     (100, 10, "allkeys-lru", "problem"),
     (100, 99, "volatile-ttl", "problem"),
@@ -59,7 +60,9 @@ MEMORY = [  # maxmemory, used, policy: level
 def test_memory(most: int, used: int, policy: str, level: str) -> None:
     """Eviction with a limit is a problem, and so is a memory above the mark; one that is nearly full is a warning."""
     info = {"maxmemory": str(most), "used_memory": str(used), "maxmemory_policy": policy, "total_system_memory": "100"}
-    assert worst(*_memory(info)) == level
+    found = list(_memory(info))
+    assert worst(*found) == level
+    assert any("no submission begins" in finding.says for finding in found) == (0 < most <= used)
 
 
 @pytest.mark.parametrize(

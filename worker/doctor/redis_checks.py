@@ -139,7 +139,7 @@ def _memory(info: dict[str, str]) -> Iterator[Finding]:
         yield Finding(name, "warning", f"maxmemory-policy is {policy}: harmless only while maxmemory is not set", mend)
     more = "raise maxmemory, or lower RETENTION_S and restart the workers: ended jobs are pruned every 30 s"
     if memory.is_full:
-        says = f"{memory.ratio:.0%} of maxmemory is used: new jobs are refused above {MARK:.0%}, those there are go on"
+        says = f"{memory.ratio:.0%} of maxmemory is used (the mark is {MARK:.0%}): {memory.stops}"
         yield Finding(name, "problem", says, more)
     elif memory.ratio > FILLING:
         says = f"{memory.ratio:.0%} of maxmemory is used: above {MARK:.0%} new jobs are refused"
