@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from redis.exceptions import ResponseError
-
 from config.models import KINDS
 from jobs.pacing import SUBMISSIONS
 from jobs.states import Status
 from worker.dispatch import Dispatch, FailingDestination
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
-from worker.link import Link, RedisRefused, pairs, unreadable
+from worker.link import STORE_ERRORS, Link, RedisAway, pairs, unreadable
 from worker.listing import INDEXED_KINDS
 from worker.memory import RedisMemory
 from worker.outbox import STATES
@@ -208,7 +206,9 @@ class Fleet:
     async def _memory_or_none(self) -> RedisMemory:
         try:
             return await self.memory()
-        except (RedisRefused, ResponseError):  # a managed Redis may forbid it
+        except RedisAway:
+            raise
+        except STORE_ERRORS:  # a managed Redis may forbid it
             return RedisMemory()
 
     async def health(self) -> dict[str, dict[str, int]]:

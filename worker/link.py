@@ -35,6 +35,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.log import log
+from worker.absence import reason
 
 MAX_BATCH = 256
 MAX_PIPELINES = 1
@@ -52,6 +53,13 @@ Argument = str | bytes | int | float
 
 class RedisAway(Exception):  # noqa: N818 - named after what it says
     """Redis cannot be reached, is loading, read-only or out of memory: try again later."""
+
+
+class ReadOnlyReplica(RedisAway):
+    """Redis takes no writes: it is another's replica."""
+
+    def __init__(self) -> None:
+        super().__init__("this Redis is a read-only replica: set REDIS_URL to the primary")
 
 
 class RedisRefused(Exception):  # noqa: N818 - named after what it says
@@ -316,17 +324,22 @@ def _meaning(error: Exception) -> Exception:
     said = str(error)
     if isinstance(error, AuthenticationError) or _CREDENTIALS.search(said):
         return RedisRefused("Redis refuses our credentials: set user and password in REDIS_URL")
+    if isinstance(error, ReadOnlyError) or _READ_ONLY.search(said):
+        return ReadOnlyReplica()
     if isinstance(error, AWAY_ERRORS) or _UNABLE.search(said):
-        return RedisAway(f"Redis is away: {type(error).__name__}")
+        away = RedisAway(f"Redis is away: {reason(error)}")
+        away.__cause__ = error
+        return away
     return error
 
 
 # Up to Redis 6.2 an error inside a script comes wrapped: "Error running script (...): ... -OOM command ...".
 # redis-py takes the code away and makes a ConnectionError of it where a connection is only just being made.
 _CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b|^Authentication required")
+_READ_ONLY = re.compile(r"(?:^|\s-?)READONLY\b|write against a read only replica", re.IGNORECASE)
 _UNABLE = re.compile(
-    r"(?:^|\s-?)(?:OOM|READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
-    r"|command not allowed when used memory|write against a read only replica|not enough good replicas",
+    r"(?:^|\s-?)(?:OOM|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
+    r"|command not allowed when used memory|not enough good replicas",
     re.IGNORECASE,
 )
 

@@ -26,6 +26,7 @@ from jobs.delivering import Schedule
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
+from worker.absence import place, reason
 from worker.acceptances import RECOVER_EVERY_S, Acceptances
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
@@ -108,8 +109,8 @@ async def open_store(url: str, settings: Settings, models: Models) -> AsyncItera
             async with asyncio.timeout(START_TIMEOUT_S):
                 await store.sync_clock()
         except (RedisAway, TimeoutError) as error:
-            where = "REDIS_URL" if settings.redis_url else f"DATA_DIR ({settings.data_dir})"
-            raise CannotStart(f"Redis does not answer: check {where}") from error
+            check = "REDIS_URL" if settings.redis_url else f"DATA_DIR ({settings.data_dir})"
+            raise CannotStart(f"Redis at {place(url)} does not answer ({reason(error)}): check {check}") from error
         yield store
     finally:
         await link.aclose()
@@ -284,6 +285,7 @@ async def work(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
+        await store.check_role()
         log.info("process.started", process="work", gateway=settings.onysoft_base_url)
         await WorkerProcess(store, url, settings, models).run(stop)
     log.info("process.stopped", process="work")
@@ -295,6 +297,7 @@ async def web(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
+        await store.check_role()
         await serve_web(store, settings, models, stop, announce=True, process="web")
     log.info("process.stopped", process="web")
 
@@ -305,6 +308,7 @@ async def up(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
+        await store.check_role()
         # Whichever ends first, badly or well, has the other stop as it should; neither is cancelled.
         parts = [
             asyncio.create_task(_then_stop(WorkerProcess(store, url, settings, models).run(stop), stop)),
