@@ -19,8 +19,10 @@ Faults = Literal["none", "default", "hostile"]
 
 
 def _serve(process: "Callable[[str, Settings, Models], Awaitable[None]]", *, key_required: bool) -> None:
+    from config.log import name_process
     from worker import main
 
+    name_process()
     settings, models = main.load_settings(key_required=key_required)
     with main.redis_url(settings) as url, _kept(settings):
         asyncio.run(process(url, settings, models))  # type: ignore[arg-type]
