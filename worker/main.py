@@ -58,8 +58,14 @@ class CannotStart(Exception):  # noqa: N818 - named after what it says
     """The process cannot start; the message is one line that says what to do."""
 
 
-def load_settings(environ: Mapping[str, str] | None = None, *, key_required: bool = False) -> tuple[Settings, Models]:
-    """Read environment and models file and set up logging; raise ``SettingsError`` with every fault."""
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, key_required: bool = False, quiet: bool = False
+) -> tuple[Settings, Models]:
+    """Read environment and models file and set up logging; raise ``SettingsError`` with every fault.
+
+    ``quiet``: for a command, which prints itself what it does and what is wrong; a LOG_LEVEL that is not the default's
+    is heeded all the same.
+    """
     settings = Settings.from_env(environ)
     faults = []
     if key_required and settings.onysoft_api_key is None:
@@ -74,7 +80,8 @@ def load_settings(environ: Mapping[str, str] | None = None, *, key_required: boo
     if faults:
         raise SettingsError(faults)
     models = load_models(settings.models_file)
-    configure_logging(level=settings.log_level, as_json=settings.log_as_json)
+    level = "error" if quiet and settings.log_level == "info" else settings.log_level
+    configure_logging(level=level, as_json=settings.log_as_json)
     if key_required and not KEY_FORM.fullmatch(settings.onysoft_api_key or ""):
         log.warning("key.unusual", variable="ONYSOFT_API_KEY", usual="sk-ony- followed by 48 hex digits")
     tokens = [token.token for token in settings.api_tokens or ()]

@@ -88,6 +88,6 @@ def print_redis_url(as_json: AsJson = False) -> None:
     """Print the URL of the Redis in use: what a plain arq backend connects to."""
     from worker import main
 
-    settings, _ = main.load_settings()
+    settings, _ = main.load_settings(quiet=True)
     with main.redis_url(settings, start="if_data") as url:
         say(json.dumps({"url": url}) if as_json else url)

@@ -39,7 +39,7 @@ LIST_LIMIT_BYTES = 1024 * 1024
 def diagnose() -> list[Finding]:
     """Check everything that can be checked."""
     try:
-        settings, models = load_settings()
+        settings, models = load_settings(quiet=True)
     except SettingsError as error:
         return [_scope(None), *(_unsettled(fault) for fault in error.faults)]
     found = [
