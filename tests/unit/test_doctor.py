@@ -140,10 +140,10 @@ def test_webhooks_that_were_given_up_are_counted_without_blame() -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (TimeoutError(), "redis://h:1 does not answer: no answer in time"),
-        (ConnectionRefusedError(111, "x"), "redis://h:1 does not answer: connection refused"),
-        (RedisRefused("Redis refuses our credentials: set them"), "redis://h:1 refuses our credentials"),
-        (ResponseError("unknown command"), "redis://h:1 refused a command: unknown command"),
+        (TimeoutError(), "Redis does not answer: no answer in time"),
+        (ConnectionRefusedError(111, "x"), "Redis does not answer: connection refused"),
+        (RedisRefused("Redis refuses our credentials: set them"), "Redis refuses our credentials"),
+        (ResponseError("unknown command"), "Redis refused a command: unknown command"),
     ],
 )
 def test_why_redis_gives_no_answer(error: Exception, says: str) -> None:
@@ -152,7 +152,7 @@ def test_why_redis_gives_no_answer(error: Exception, says: str) -> None:
         away = RedisAway("away")
         away.__cause__ = error
         error = away
-    assert _no_answer(error, "redis://h:1").says == says
+    assert _no_answer(error).says == says
 
 
 @pytest.mark.parametrize(("environ", "level"), [({}, "problem"), ({"REDIS_URL": "redis://h"}, "warning")])

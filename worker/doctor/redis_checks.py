@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from config.models import Models
 from config.settings import Settings
-from worker.absence import place, reason
+from worker.absence import reason
 from worker.doctor.findings import ANSWER_S, Finding, skew
 from worker.fleet import Overview
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
@@ -38,21 +38,21 @@ async def check_redis(url: str, settings: Settings, models: Models) -> list[Find
         async with asyncio.timeout(ANSWER_S):
             return await _redis_answers(link, store, settings)
     except STORE_ERRORS as error:
-        return [_no_answer(error, place(url))]
+        return [_no_answer(error)]
     except TimeoutError:
-        return [Finding("redis", "problem", f"{place(url)} gave no answer within {ANSWER_S:.0f} s", "check REDIS_URL")]
+        return [Finding("redis", "problem", f"Redis gave no answer within {ANSWER_S:.0f} s", "check REDIS_URL")]
     finally:
         await link.aclose()
 
 
-def _no_answer(error: Exception, where: str) -> Finding:
+def _no_answer(error: Exception) -> Finding:
     match error:
         case RedisAway():
-            says = f"{where} does not answer: {reason(error)}"
+            says = f"Redis does not answer: {reason(error)}"
         case RedisRefused():
-            says = f"{where} refuses our credentials"
+            says = "Redis refuses our credentials"
         case _:
-            says = f"{where} refused a command: {error}"
+            says = f"Redis refused a command: {error}"
     return Finding("redis", "problem", says, "check REDIS_URL, and that Redis runs and lets us in")
 
 
