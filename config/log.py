@@ -6,7 +6,9 @@ characters are shown, not obeyed: a gateway's or a consumer's words come there.
 
 import io
 import logging
+import os
 import re
+import socket
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -68,6 +70,7 @@ _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _OF_MANY_LINES = ("exception", "stack")
 _hidden: set[str] = set()
+_process: dict[str, str | int] = {}
 
 
 def hide(secrets: Iterable[str | None]) -> None:
@@ -82,6 +85,15 @@ def redact(text: str) -> str:
     for secret in _hidden:
         text = text.replace(secret, "[redacted]")
     return text
+
+
+def name_process() -> None:
+    """Have every line from now on tell host and pid, as ``queues`` shows them: for processes that run for long."""
+    _process.update(host=socket.gethostname(), pid=os.getpid())
+
+
+def _named(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {**fields, **_process}
 
 
 def _redacted(_logger: Any, _method: str, line: Any) -> str:
@@ -128,6 +140,7 @@ def configure_logging(*, level: str, as_json: bool) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _named,
     ]
     if as_json:
         rendering: list[Any] = [

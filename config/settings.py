@@ -123,17 +123,24 @@ _tls_redis: _RedisOptions = {
 _redis_options: Mapping[str, _RedisOptions] = {"redis": _tcp_redis, "rediss": _tls_redis, "unix": _any_redis}
 
 
+_cut_short = re.compile(r"rediss?://[^/?#@]*:[^/?#@]*[/?#].*@", re.DOTALL)  # such a character ends what is the host's
+_percent_encoded = "redis://USER:PASSWORD@HOST:PORT/N; percent-encode the password: / is %2F, # is %23, ? is %3F"
+
+
 def _redis_url(text: str) -> str:
     """Refuse what the client would trip over only when it connects: options it does not know or cannot read."""
     parts = _split(text)
     if parts is None or parts[0] not in _redis_options:
-        raise ValueError("a redis://, rediss:// or unix:// URL")
+        raise ValueError(_percent_encoded if _cut_short.match(text) else "a redis://, rediss:// or unix:// URL")
     url, options = urlsplit(text), _redis_options[parts[0]]
     path = r"/.+" if url.scheme == "unix" else r"/?[0-9]{0,6}"
     if not re.fullmatch(path, url.path) or url.fragment or any("\ud800" <= char <= "\udfff" for char in text):
         where = "unix:///PATH?db=N" if url.scheme == "unix" else f"{url.scheme}://HOST:PORT/N"
-        raise ValueError(f"{where}, with what is special in a name or password percent-encoded")
+        special = f"{where}, with what is special in a name or password percent-encoded"
+        raise ValueError(_percent_encoded if _cut_short.match(text) else special)
     if not _are_readable(parse_qsl(url.query, keep_blank_values=True), options):
+        if "=" not in url.query and _cut_short.match(text):
+            raise ValueError(_percent_encoded)
         allowed = ", ".join(f"{name}={form}" for name, (_, form) in options.items())
         raise ValueError(f"after the ? of a {url.scheme}:// URL, each once: {allowed}")
     return text

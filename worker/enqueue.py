@@ -57,6 +57,7 @@ class Room:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._memory = RedisMemory()
+        self._told_full = False
         self._taken_bytes = 0
         self._stale_from_s = 0.0
         self._looking: asyncio.Task[None] | None = None
@@ -76,16 +77,19 @@ class Room:
         return memory
 
     async def _look(self) -> None:
-        before = self._memory
+        is_known = True
         try:
             self._memory = await self._fleet.memory()
         except STORE_ERRORS:
-            self._memory = RedisMemory()
+            self._memory, is_known = RedisMemory(), False
         self._taken_bytes = 0
         self._stale_from_s = time.monotonic() + LOOK_EVERY_S
-        if self._memory.is_full and not before.is_full:
+        if not is_known or self._memory.is_full == self._told_full:
+            return
+        self._told_full = self._memory.is_full
+        if self._told_full:
             log.warning("storage.full", used_bytes=self._memory.used_bytes, most_bytes=self._memory.most_bytes)
-        elif before.is_full and not self._memory.is_full:
+        else:
             log.info("storage.freed", used_bytes=self._memory.used_bytes, most_bytes=self._memory.most_bytes)
 
 

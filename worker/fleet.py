@@ -5,6 +5,7 @@ never counted on the side; nothing here goes through the jobs. What cannot be re
 is damaged must not hide the rest.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jobs.states import Status
 from worker.claims import LEASE_MS
 from worker.dispatch import Dispatch, FailingDestination
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, submit_wheel
-from worker.link import Link, pairs, unreadable
+from worker.link import STORE_ERRORS, Link, RedisAway, pairs, unreadable
 from worker.listing import INDEXED_KINDS
 from worker.memory import RedisMemory
 from worker.outbox import STATES
@@ -59,6 +60,7 @@ class Overview:
     failing: tuple[FailingDestination, ...] = ()  # the first of them
     quarantined: int = 0  # jobs whose record cannot be read
     limit: tuple[int, int] = (0, 0)  # submissions in so many seconds, as the gateway's refusals have taught; 0: none
+    memory: RedisMemory = RedisMemory()
 
     @property
     def alive(self) -> list[Mapping[str, Any]]:
@@ -90,6 +92,7 @@ class Overview:
             "webhooks": dict(self.webhooks),
             "failing_destinations": [destination.view() for destination in self.failing],
             "quarantined": self.quarantined,
+            "redis_memory": self.memory.view(),
         }
 
     def _queue(self, name: str, depth: Depth) -> dict[str, Any]:
@@ -160,7 +163,7 @@ class Fleet:
 
     async def overview(self, now_ms: int) -> Overview:
         """Read how the fleet stands, as of one moment."""
-        sending = await self._dispatch.standing()
+        sending, memory = await asyncio.gather(self._dispatch.standing(), self._memory_or_none())
         keys, wheels = self._keys, {"arq": self._keys.one("jobs"), **{name: self._keys.wheel(name) for name in WHEELS}}
         rows = [(kind, str(status)) for kind in INDEXED_KINDS for status in Status]
         answers = iter(
@@ -201,11 +204,20 @@ class Fleet:
             quarantined=int(next(answers)),
             all_failing=sending.all_failing,
             failing=sending.failing,
+            memory=memory,
         )
 
     async def memory(self) -> RedisMemory:
         """Read how full Redis is."""
         return RedisMemory.read(await self._link.command("INFO", "memory"))
+
+    async def _memory_or_none(self) -> RedisMemory:
+        try:
+            return await self.memory()
+        except RedisAway:
+            raise
+        except STORE_ERRORS:  # a managed Redis may forbid it
+            return RedisMemory()
 
     async def health(self) -> dict[str, dict[str, int]]:
         """Read how the models have fared: ``in_a_row`` failures, ``ok_at_ms`` and ``failed_at_ms``, where there are."""

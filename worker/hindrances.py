@@ -36,6 +36,9 @@ def _of_submissions(job_view: Mapping[str, Any], overview: Overview) -> Iterator
         yield f"the account's requests a minute are used up until {rfc3339(overview.pause_until_ms)}"
     if until_ms := overview.cooldowns.get(model):
         yield f"{model} is at its limit until {rfc3339(until_ms)}"
+    if overview.memory.is_used_up:
+        yield "Redis is at its maxmemory: no submission begins until there is room (raise maxmemory)"
+        return
     depth = overview.queues.get(submit_wheel(kind))
     if depth and job_view["status"] == Status.QUEUED and depth.due > 1:
         yield f"{depth.due} {kind} jobs are due, the oldest for {depth.oldest_s:.0f} s"

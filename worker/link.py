@@ -35,6 +35,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.log import log
+from worker.absence import reason
 
 MAX_BATCH = 256
 MAX_PIPELINES = 1
@@ -56,6 +57,13 @@ class RedisAway(Exception):  # noqa: N818 - named after what it says
 
 class RedisFull(RedisAway):
     """Redis has no memory for this write. It is there: what needs none is written, and leases are prolonged."""
+
+
+class ReadOnlyReplica(RedisAway):
+    """Redis takes no writes: it is another's replica."""
+
+    def __init__(self) -> None:
+        super().__init__("this Redis is a read-only replica: set REDIS_URL to the primary")
 
 
 class RedisRefused(Exception):  # noqa: N818 - named after what it says
@@ -102,7 +110,7 @@ class Link:
         self._closed = False
         self.interrupted = False  # Redis has been away; whoever acts on it sets it back
         self._was_there = False  # whoever opens the link says so where it is not
-        self._away_since_s = self._told_away_s = self._failed_s = 0.0  # 0 while it is there
+        self._away_since_s = self._told_away_s = self._failed_s = self._back_since_s = 0.0  # 0 while it is there
 
     async def script(self, name: str, keys: Sequence[str | bytes], args: Sequence[Argument]) -> Any:
         """Run a script of ours; raise ``RedisAway`` where it may or may not have run."""
@@ -230,9 +238,8 @@ class Link:
     def _failed(self, error: Exception) -> Exception:
         """Say what an error means, and log the first that says Redis is away, and one a minute while it is."""
         meaning = _meaning(error)
-        if isinstance(meaning, ABSENCE):
-            # Where nothing can be written, nobody can renew either.
-            self.interrupted |= isinstance(meaning, RedisAway) and not isinstance(meaning, RedisFull)
+        if isinstance(meaning, ABSENCE) and not isinstance(meaning, RedisFull):  # that one is there, and told elsewhere
+            self.interrupted |= isinstance(meaning, RedisAway)  # where nothing can be written, nobody can renew either
             now_s = self._failed_s = time.monotonic()
             self._away_since_s = self._away_since_s or now_s
             if self._was_there and (not self._told_away_s or now_s - self._told_away_s >= TOLD_EVERY_S):
@@ -243,8 +250,13 @@ class Link:
     def _succeeded(self) -> None:
         """Log that Redis is back: one that takes some commands and refuses others is not."""
         self._was_there = True
-        if self._away_since_s and time.monotonic() - self._failed_s >= BACK_AFTER_S:
-            log.info("redis.back", away_s=round(self._failed_s - self._away_since_s, 1))
+        if not self._away_since_s:
+            return
+        now_s = time.monotonic()
+        if self._back_since_s <= self._failed_s:
+            self._back_since_s = now_s
+        if now_s - self._failed_s >= BACK_AFTER_S:
+            log.info("redis.back", away_s=round(self._back_since_s - self._away_since_s, 1))
             self._away_since_s = self._told_away_s = 0.0
 
     async def _pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
@@ -323,8 +335,12 @@ def _meaning(error: Exception) -> Exception:
         return RedisRefused("Redis refuses our credentials: set user and password in REDIS_URL")
     if isinstance(error, OutOfMemoryError) or _FULL.search(said):
         return RedisFull("Redis is at its maxmemory")
+    if isinstance(error, ReadOnlyError) or _READ_ONLY.search(said):
+        return ReadOnlyReplica()
     if isinstance(error, AWAY_ERRORS) or _UNABLE.search(said):
-        return RedisAway(f"Redis is away: {type(error).__name__}")
+        away = RedisAway(f"Redis is away: {reason(error)}")
+        away.__cause__ = error
+        return away
     return error
 
 
@@ -332,9 +348,9 @@ def _meaning(error: Exception) -> Exception:
 # redis-py takes the code away and makes a ConnectionError of it where a connection is only just being made.
 _CREDENTIALS = re.compile(r"(?:^|\s-?)(?:NOAUTH|WRONGPASS|NOPERM)\b|^Authentication required")
 _FULL = re.compile(r"(?:^|\s-?)OOM\b|command not allowed when used memory", re.IGNORECASE)
+_READ_ONLY = re.compile(r"(?:^|\s-?)READONLY\b|write against a read only replica", re.IGNORECASE)
 _UNABLE = re.compile(
-    r"(?:^|\s-?)(?:READONLY|LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b"
-    r"|write against a read only replica|not enough good replicas",
+    r"(?:^|\s-?)(?:LOADING|MISCONF|NOREPLICAS|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b|not enough good replicas",
     re.IGNORECASE,
 )
 

@@ -26,6 +26,7 @@ from jobs.delivering import Schedule
 from jobs.destinations import url_fault
 from jobs.failures import TERMINAL_CODES
 from jobs.pacing import LOOK_UPS, SUBMISSIONS
+from worker.absence import place, reason
 from worker.acceptances import RECOVER_EVERY_S, Acceptances
 from worker.deliver import Deliver
 from worker.embedded import EmbeddedRedis
@@ -57,8 +58,14 @@ class CannotStart(Exception):  # noqa: N818 - named after what it says
     """The process cannot start; the message is one line that says what to do."""
 
 
-def load_settings(environ: Mapping[str, str] | None = None, *, key_required: bool = False) -> tuple[Settings, Models]:
-    """Read environment and models file and set up logging; raise ``SettingsError`` with every fault."""
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, key_required: bool = False, quiet: bool = False
+) -> tuple[Settings, Models]:
+    """Read environment and models file and set up logging; raise ``SettingsError`` with every fault.
+
+    ``quiet``: for a command, which prints itself what it does and what is wrong; a LOG_LEVEL that is not the default's
+    is heeded all the same.
+    """
     settings = Settings.from_env(environ)
     faults = []
     if key_required and settings.onysoft_api_key is None:
@@ -73,7 +80,8 @@ def load_settings(environ: Mapping[str, str] | None = None, *, key_required: boo
     if faults:
         raise SettingsError(faults)
     models = load_models(settings.models_file)
-    configure_logging(level=settings.log_level, as_json=settings.log_as_json)
+    level = "error" if quiet and settings.log_level == "info" else settings.log_level
+    configure_logging(level=level, as_json=settings.log_as_json)
     if key_required and not KEY_FORM.fullmatch(settings.onysoft_api_key or ""):
         log.warning("key.unusual", variable="ONYSOFT_API_KEY", usual="sk-ony- followed by 48 hex digits")
     tokens = [token.token for token in settings.api_tokens or ()]
@@ -108,8 +116,8 @@ async def open_store(url: str, settings: Settings, models: Models) -> AsyncItera
             async with asyncio.timeout(START_TIMEOUT_S):
                 await store.sync_clock()
         except (RedisAway, TimeoutError) as error:
-            where = "REDIS_URL" if settings.redis_url else f"DATA_DIR ({settings.data_dir})"
-            raise CannotStart(f"Redis does not answer: check {where}") from error
+            check = "REDIS_URL" if settings.redis_url else f"DATA_DIR ({settings.data_dir})"
+            raise CannotStart(f"Redis at {place(url)} does not answer ({reason(error)}): check {check}") from error
         yield store
     finally:
         await link.aclose()
@@ -284,6 +292,7 @@ async def work(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
+        await store.check_role()
         log.info("process.started", process="work", gateway=settings.onysoft_base_url)
         await WorkerProcess(store, url, settings, models).run(stop)
     log.info("process.stopped", process="work")
@@ -295,6 +304,7 @@ async def web(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
+        await store.check_role()
         await serve_web(store, settings, models, stop, announce=True, process="web")
     log.info("process.stopped", process="web")
 
@@ -305,6 +315,7 @@ async def up(url: str, settings: Settings, models: Models) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with open_store(url, settings, models) as store:
+        await store.check_role()
         # Whichever ends first, badly or well, has the other stop as it should; neither is cancelled.
         parts = [
             asyncio.create_task(_then_stop(WorkerProcess(store, url, settings, models).run(stop), stop)),

@@ -6,7 +6,7 @@ Python client reads the same mark.
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 MARK = 0.9  # of maxmemory
 
@@ -38,6 +38,27 @@ class RedisMemory:
     def is_full(self) -> bool:
         """Whether no new jobs are to be taken."""
         return self.ratio > MARK
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether Redis refuses what needs memory: no submission begins."""
+        return self.ratio >= 1
+
+    @property
+    def stops(self) -> str:
+        """Say what it stops by being so full; nothing where it stops nothing."""
+        if self.is_used_up:
+            return "new jobs are refused, and no submission begins until there is room; what was submitted ends"
+        return "new jobs are refused, those there are go on" if self.is_full else ""
+
+    def view(self) -> dict[str, Any]:
+        """Show it as plain JSON."""
+        return {
+            "used_bytes": self.used_bytes,
+            "max_bytes": self.most_bytes or None,
+            "takes_jobs": not self.is_full,
+            "begins_submissions": not self.is_used_up,
+        }
 
     @property
     def words(self) -> str:

@@ -28,7 +28,7 @@ from worker.fleet import Fleet
 from worker.housekeeping import Housekeeping
 from worker.ids import new_rev
 from worker.keys import DELIVER_WHEEL, TRACK_WHEEL, Keys, read_track_member, submit_wheel
-from worker.link import Argument, Link, pairs
+from worker.link import STORE_ERRORS, Argument, Link, ReadOnlyReplica, RedisAway, pairs
 from worker.listing import Listing
 from worker.mending import Mending
 from worker.news import News
@@ -133,6 +133,17 @@ class Store:
         self._clock.set(int(seconds) * 1000 + int(micros) // 1000, asked_s=asked_s)
         uptime = _UPTIME.search(await self._link.command("INFO", "server"))
         self._link.interrupted |= uptime is None or int(uptime[1]) * 1000 < LEASE_MS
+
+    async def check_role(self) -> None:
+        """Raise ``ReadOnlyReplica`` where Redis takes no writes; one that does not tell is taken for a primary."""
+        try:
+            told = await self._link.command("INFO", "replication")
+        except RedisAway:
+            raise
+        except STORE_ERRORS:
+            return
+        if b"role:slave" in told and b"slave_read_only:0" not in told:
+            raise ReadOnlyReplica
 
     async def ping(self) -> None:
         """Ask Redis for a sign of life."""

@@ -242,6 +242,27 @@ async def test_watching_the_fleet_outlasts_redis(place: Place, own_redis: OwnRed
     assert set(objects()[0]) >= {"at", "queues", "jobs", "hold", "cooldowns", "workers", "webhooks"}
 
 
+async def test_what_redis_cannot_do_is_told_in_one_line(place: Place, own_redis: OwnRedis) -> None:
+    """Full, a replica, or gone: no line of the log beside it, and what is to be done."""
+    environ = {"REDIS_URL": own_redis.url}
+    with Redis(port=own_redis.port) as client:
+        client.config_set("maxmemory", 1)
+        full, queues = await asyncio.gather(
+            place.run("submit", "video", "--input", "prompt=x", **environ), place.run("queues", **environ)
+        )
+        assert refusal(full, 1, "maxmemory") == ""
+        assert "no submission begins" in queues.out
+        client.config_set("maxmemory", 0)
+        client.replicaof("127.0.0.1", "1")
+    on_a_replica = await asyncio.gather(
+        *(place.run(*words, **environ) for words in (("pause", "video"), ("work",), ("web",)))
+    )
+    assert [refusal(said, 1, "read-only replica: set REDIS_URL to the primary") for said in on_a_replica] == [""] * 3
+    await own_redis.stop()
+    gone = await place.run("models", **environ)
+    assert refusal(gone, 1, f"127.0.0.1:{own_redis.port}", "connection refused", "check REDIS_URL") == ""
+
+
 # --- the doctor
 
 

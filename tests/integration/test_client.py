@@ -27,6 +27,7 @@ from worker.actions import cancel
 from worker.calls import read_call
 from worker.client import (
     Conflict,
+    CredentialsRefused,
     InvalidRequest,
     Job,
     Kind,
@@ -533,6 +534,21 @@ async def test_redis_away_is_said_soon(*, mute: bool) -> None:
     assert {type(answer) for answer in answers} == {RedisUnavailable}
     assert not any("s3cret" in str(answer) for answer in answers)
     assert all("with the id a" in str(answer) for answer in answers[:many])
+
+
+@pytest.mark.parametrize("user", ["", "nobody:s3cret@"])
+async def test_refused_credentials_are_said_to_be(redis_url: str, redis_client: redis.asyncio.Redis, user: str) -> None:
+    """Wrong ones and none: what to set, and not that anything may be queued, which it cannot be."""
+    await redis_client.execute_command("ACL", "SETUSER", "default", "resetpass", ">hunter22")
+    try:
+        async with WorkerClient(redis_url.replace("unix://", f"unix://{user}")) as client:
+            with pytest.raises(CredentialsRefused, match="set user and password") as refused:
+                await client.submit({"id": "a", "kind": "video", "input": {}})
+    finally:
+        await redis_client.execute_command("ACL", "SETUSER", "default", "nopass")
+    assert "queued" not in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+    assert await redis_client.keys("onysoft:*") == []
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,15 @@ from test_redis_away import sent
 from test_web import JOB, Api, check_problem, serving
 
 from config.models import load_models
+from jobs.job import to_form
 from jobs.states import Status
 from worker.claims import LEASE_MS, Claim
 from worker.client import StorageFull, WorkerClient
 from worker.doctor.redis_checks import check_redis
+from worker.hindrances import hindrances
 from worker.keys import TRACK_WHEEL
 from worker.main import open_store
+from worker.record import view
 from worker.upkeep import Prune
 
 QUEUE = "onysoft:jobs"
@@ -85,6 +88,8 @@ async def test_every_door_of_the_api_says_so(api: Api, bench: Bench) -> None:
     assert batch.headers["retry-after"] == alone.headers["retry-after"]
     check_envelope(await api.client.post("/v1/video/generate", json={"model": "veo3"}), 503, "storage_full")
     assert (await api.client.get("/readyz")).status_code == 200
+    memory = (await api.client.get("/v1/queues")).json()["redis_memory"]
+    assert (memory["takes_jobs"], memory["begins_submissions"]) == (False, True)
     told = re.search(
         r"^onysoft_worker_redis_memory_ratio (\S+)$", (await api.client.get("/metrics")).text, re.MULTILINE
     )
@@ -168,6 +173,11 @@ async def test_no_memory_at_all(bench: Bench, sandbox: Sandbox, receiver: Receiv
         await eventually(lambda: nothing_pending(bench))
         assert [event["data"]["id"] for event in receiver.received] == ["paid"]
         assert (await bench.job("waits")).status is Status.QUEUED
+        overview = await bench.store.fleet.overview(bench.store.now_ms())
+        told = overview.view()["redis_memory"]
+        assert (told["takes_jobs"], told["begins_submissions"]) == (False, False)
+        [why] = hindrances(view(to_form(await bench.job("waits"))), overview)
+        assert "no submission begins" in why
         assert await Prune(bench.store, retention_s=0).run_once(bench.store.now_ms() + 1000) == 1
         assert await bench.raw.keys("onysoft:*paid*") == []
         assert await bench.raw.xlen("onysoft:events") == 0

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import BusyLoadingError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
+from test_web import JOB, check_problem, serving
 
 from config.models import load_models
 from jobs.changes import begin
@@ -25,13 +26,15 @@ from jobs.states import Status
 from worker.acceptances import Acceptances
 from worker.claims import LEASE_MS
 from worker.embedded import find_server
-from worker.link import patiently
-from worker.main import open_store
+from worker.link import ReadOnlyReplica, patiently
+from worker.main import CannotStart, open_store, up, web, work
 from worker.spool import Spool, SpooledTask
+from worker.web import services
 
 START_TIMEOUT_S = 10.0
 LONGER_THAN_A_LEASE_S = LEASE_MS / 1000 + 0.5
 SOON_S = 0.3
+REPLICA = "this Redis is a read-only replica: set REDIS_URL to the primary"
 
 pytestmark = pytest.mark.env(SUBMIT_TIMEOUT_S="30")
 
@@ -297,6 +300,48 @@ async def test_a_spooled_task_whose_job_is_gone_is_set_aside(bench: Bench) -> No
             await eventually(logged(lines, "task.kept", job="here", task="task_2"))
     assert spool.counts() == (2, 1)  # the rubbish and the other deployment's; the one without a job
     assert [attempt.task_id for attempt in (await bench.job(job_id)).attempts][:1] == ["task_2"]
+
+
+async def test_a_replica_is_named_as_such(bench: Bench) -> None:
+    """Nobody starts on one; who finds itself on one is not ready; a write says what to set, not that Redis is away."""
+    async with serving(bench.redis_url) as api:
+        assert (await api.client.get("/readyz")).status_code == 200
+        await read_only(bench.raw)
+        with capture_logs() as lines:
+            answers = [await api.client.get("/readyz") for _ in range(3)]
+            answers += [await api.client.post("/v1/jobs", json=JOB), await api.client.post("/v1/queues/video/pause")]
+        assert all(REPLICA in check_problem(answer, 503, "unavailable")["detail"] for answer in answers)
+        assert len(lines) <= 1
+        for process in (work, web, up):
+            with pytest.raises(ReadOnlyReplica, match=REPLICA):
+                await process(bench.redis_url, bench.settings, load_models())
+        with pytest.raises(ReadOnlyReplica, match=REPLICA):
+            await bench.submit(id="t")
+        assert await bench.store.get("t") is None
+        await writable(bench.raw)
+        assert (await api.client.get("/readyz")).status_code == 200
+
+
+async def test_who_cannot_reach_redis_says_where_and_why(bench: Bench) -> None:
+    """The address without its password, and the reason."""
+    url = "redis://user:s3cret@127.0.0.1:1/0"
+    with pytest.raises(CannotStart) as refused:
+        await work(url, replace(bench.settings, redis_url=url), load_models())
+    assert str(refused.value) == "Redis at redis://127.0.0.1:1/0 does not answer (connection refused): check REDIS_URL"
+
+
+async def test_a_silent_redis_is_logged_once_a_minute(
+    bench: Bench, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many requests wait in vain; and a Redis that did not tell how full it is was not full."""
+    monkeypatch.setattr(services, "_told_silent_s", -services.TOLD_EVERY_S)
+    async with serving(bench.redis_url) as api:
+        with capture_logs() as lines:
+            with own_redis.frozen():
+                answers = await asyncio.gather(*(api.client.post("/v1/jobs", json=JOB) for _ in range(5)))
+            await patiently(api.store.ping)
+    assert {answer.status_code for answer in answers} == {503}
+    assert [line["event"] for line in lines] == ["redis.away"]
 
 
 async def test_redis_that_stood_still_costs_nobody_a_claim(bench: Bench, sandbox: Sandbox, own_redis: OwnRedis) -> None:

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from config.settings import Settings
 from jobs.job import Attempt
-from worker.doctor.diagnosis import _scope, _spool
+from worker.doctor.diagnosis import _data_dir, _scope, _spool
 from worker.doctor.findings import SKEW_S, Finding, skew
 from worker.doctor.redis_checks import _memory, _no_answer, _persistence, _queues, _version, _webhooks, _workers
 from worker.fleet import ALIVE_MS, Depth, Overview
@@ -49,6 +49,7 @@ MEMORY = [  # maxmemory, used, policy: level
     (100, 10, "noeviction", "ok"),
     (100, 81, "noeviction", "warning"),
     (100, 91, "noeviction", "problem"),
+    (100, 101, "noeviction", "problem"),
     (0, 81, "noeviction", "warning"),
     (100, 10, "allkeys-lru", "problem"),
     (100, 99, "volatile-ttl", "problem"),
@@ -59,7 +60,9 @@ MEMORY = [  # maxmemory, used, policy: level
 def test_memory(most: int, used: int, policy: str, level: str) -> None:
     """Eviction with a limit is a problem, and so is a memory above the mark; one that is nearly full is a warning."""
     info = {"maxmemory": str(most), "used_memory": str(used), "maxmemory_policy": policy, "total_system_memory": "100"}
-    assert worst(*_memory(info)) == level
+    found = list(_memory(info))
+    assert worst(*found) == level
+    assert any("no submission begins" in finding.says for finding in found) == (0 < most <= used)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ AOF, NONE = {"aof_enabled": "1"}, {"aof_enabled": "0"}
         (AOF, None, None, "ok", "not told"),
         (AOF | {"aof_last_write_status": "err"}, "always", "", "problem", "cannot write"),
         (NONE, "everysec", "3600 1", "warning", "snapshots"),
-        (NONE, "everysec", "", "warning", "every job"),
+        (NONE, "everysec", "", "problem", "every job"),
         (NONE, None, None, "warning", "not told"),
     ],
 )
@@ -137,14 +140,27 @@ def test_webhooks_that_were_given_up_are_counted_without_blame() -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (RedisAway("Redis is away: TimeoutError"), "Redis does not answer"),
+        (TimeoutError(), "Redis does not answer: no answer in time"),
+        (ConnectionRefusedError(111, "x"), "Redis does not answer: connection refused"),
         (RedisRefused("Redis refuses our credentials: set them"), "Redis refuses our credentials"),
         (ResponseError("unknown command"), "Redis refused a command: unknown command"),
     ],
 )
 def test_why_redis_gives_no_answer(error: Exception, says: str) -> None:
     """It is one sentence, whatever the reason."""
+    if isinstance(error, OSError):
+        away = RedisAway("away")
+        away.__cause__ = error
+        error = away
     assert _no_answer(error).says == says
+
+
+@pytest.mark.parametrize(("environ", "level"), [({}, "problem"), ({"REDIS_URL": "redis://h"}, "warning")])
+def test_a_data_directory_that_cannot_be_written_to(environ: dict[str, str], level: str, tmp_path: Path) -> None:
+    """With the embedded Redis nothing goes without it; with another, accepted tasks have nowhere to go meanwhile."""
+    (tmp_path / "file").write_text("")
+    [finding] = _data_dir(Settings.from_env({"DATA_DIR": str(tmp_path / "file" / "data"), **environ}))
+    assert (finding.level, "cannot be written to" in finding.says) == (level, True)
 
 
 SCOPES = [

@@ -8,6 +8,7 @@ import pytest
 from jobs.states import Status
 from worker.fleet import ALIVE_MS, Depth, Overview
 from worker.hindrances import hindrances
+from worker.memory import RedisMemory
 
 NOW_MS = 1_800_000_000_000
 SINCE = "2027-01-15T08:00:00.000Z"
@@ -27,7 +28,14 @@ HELD: list[tuple[dict[str, Any], str]] = [
         f"the account's requests a minute are used up until {SINCE.replace('.000', '.001')}",
     ),
     ({"cooldowns": {"veo3": NOW_MS}}, f"veo3 is at its limit until {SINCE}"),
-    ({"queues": {"submit:video": Depth(9, 7, 31.4)}}, "7 video jobs are due, the oldest for 31 s"),
+    (
+        {"memory": RedisMemory(10, 10), "queues": {"submit:video": Depth(9, 7, 31.4)}},
+        "Redis is at its maxmemory: no submission begins until there is room (raise maxmemory)",
+    ),
+    (
+        {"memory": RedisMemory(91, 100), "queues": {"submit:video": Depth(9, 7, 31.4)}},
+        "7 video jobs are due, the oldest for 31 s",
+    ),
 ]
 DEAD = {"workers": ({**ALIVE, "seen_at_ms": NOW_MS - ALIVE_MS - 1},)}
 NO_WORKER = "no worker is alive: start `onysoft-worker work` (or `up`)"
@@ -72,7 +80,7 @@ def test_each_status_has_its_own_hindrances(status: Status) -> None:
 
 def test_everything_is_told_at_once() -> None:
     """What concerns everything comes first."""
-    whole = replace(WELL, **{name: value for how, _ in reversed(HELD) for name, value in how.items()}, **DEAD)
+    whole = replace(WELL, **{name: value for how, _ in HELD for name, value in how.items()}, **DEAD)
     told = hindrances(job("queued"), whole)
     assert told[0] == NO_WORKER
     assert len(told) == 6

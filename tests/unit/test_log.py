@@ -3,12 +3,14 @@
 import io
 import json
 import logging
+import os
 import re
+import socket
 import sys
 
 import pytest
 
-from config.log import EVENTS, configure_logging, hide, log, redact
+from config.log import EVENTS, configure_logging, hide, log, name_process, redact
 
 KEY = "sk-ony-" + "0123456789ab" * 4
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtMDEyMzQ1Njc4OQ=="
@@ -95,6 +97,25 @@ def test_json_lines_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["job.completed", "duty.crashed"]
     assert all({"level", "timestamp"} <= line.keys() for line in lines)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_lines_of_a_named_process_tell_whose_they_are(
+    as_json: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Host and pid, other libraries' lines and exceptions included; a command's lines do not."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("config.log._process", {})
+    configure_logging(level="info", as_json=as_json)
+    log.info("job.completed", job="j")
+    name_process()
+    log.info("job.completed", job="j")
+    logging.getLogger("other").warning("said")
+    unnamed, *lines = stream.getvalue().splitlines()
+    mark = f'"pid": {os.getpid()}' if as_json else f"pid={os.getpid()}"
+    assert [mark in line and socket.gethostname() in line for line in (unnamed, *lines)] == [False, True, True]
 
 
 def test_redaction_leaves_the_rest_alone() -> None:

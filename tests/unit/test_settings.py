@@ -67,12 +67,24 @@ def test_a_redis_url_that_no_client_can_use_is_refused(url: str) -> None:
     assert "s3cret" not in fault
 
 
+@pytest.mark.parametrize("special", "/#?")
+@pytest.mark.parametrize("before", ["s3cret", "12"])
+def test_a_password_to_be_percent_encoded_is_said_to_be(special: str, before: str) -> None:
+    """Whether what comes before the character might be a port or not; nothing of the password is repeated."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"REDIS_URL": f"redis://user:{before}{special}s3cret@h/0"})
+    [fault] = refused.value.faults
+    assert "s3cret" not in fault
+    assert "percent-encode the password" in fault
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "redis://h", "redis://h/", "redis://u:p%40@[::1]:6380/3", "redis://h?db=3&client_name=shop", "unix:///tmp/r.sock",
         "redis://h/0?socket_timeout=2.5&socket_connect_timeout=1&socket_keepalive=yes&retry_on_timeout=true",
         "unix:///tmp/r.sock?db=2&username=u&password=p%2520&health_check_interval=0",
+        "redis://h:6379/0?password=p@ss",
         "rediss://h/0?ssl_cert_reqs=required&ssl_check_hostname=yes&ssl_ca_certs=/etc/ca.pem", "rediss://h?ssl_cert_reqs=none",
     ],
 )  # fmt: skip

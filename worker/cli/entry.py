@@ -28,9 +28,11 @@ T = TypeVar("T")
 UsageError: Any = typer.BadParameter.__mro__[1]
 ALONE = "onysoft-worker: nobody else is using {data_dir}: the job waits there until a worker runs on it"
 
+PROMISE = "AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice by accident."
+
 app = typer.Typer(
     name="onysoft-worker",
-    help="Runs AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice.",
+    help=f"Runs {PROMISE}",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -63,7 +65,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Run AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice."""
+    """Run AI media generations on the Onysoft gateway: nothing lost, nothing stuck, nothing paid twice by accident."""
     help_alone(ctx)
 
 
@@ -153,14 +155,10 @@ class Session:
 
 
 def quiet_settings() -> "tuple[Settings, Models]":
-    """Read the settings for a command: it prints what it does itself, so its log tells of trouble only."""
-    from config.log import configure_logging
+    """Read the settings for a command: it prints what it does itself, so its log tells of bugs only."""
     from worker import main
 
-    settings, models = main.load_settings()
-    if settings.log_level == "info":
-        configure_logging(level="warning", as_json=settings.log_as_json)
-    return settings, models
+    return main.load_settings(quiet=True)
 
 
 @contextmanager

@@ -19,8 +19,10 @@ Faults = Literal["none", "default", "hostile"]
 
 
 def _serve(process: "Callable[[str, Settings, Models], Awaitable[None]]", *, key_required: bool) -> None:
+    from config.log import name_process
     from worker import main
 
+    name_process()
     settings, models = main.load_settings(key_required=key_required)
     with main.redis_url(settings) as url, _kept(settings):
         asyncio.run(process(url, settings, models))  # type: ignore[arg-type]
@@ -86,6 +88,6 @@ def print_redis_url(as_json: AsJson = False) -> None:
     """Print the URL of the Redis in use: what a plain arq backend connects to."""
     from worker import main
 
-    settings, _ = main.load_settings()
+    settings, _ = main.load_settings(quiet=True)
     with main.redis_url(settings, start="if_data") as url:
         say(json.dumps({"url": url}) if as_json else url)

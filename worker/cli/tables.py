@@ -92,6 +92,8 @@ def _notes(view: Row, now_ms: int) -> Iterator[Text]:
     if hold := view["hold"]:
         since, probe = ago(hold["since"], now_ms, word=""), ahead(hold["next_probe_at"], now_ms)
         yield _note("held", f"{hold['reason']} for {since}; next probe {probe}", "bold red")
+    if not view["redis_memory"]["takes_jobs"]:
+        yield _note("redis full", _full(view["redis_memory"]), "bold red")
     if until := view["rate_limited_until"]:
         yield _note("rate limit", f"submissions go on {ahead(until, now_ms)}", "yellow")
     if limit := view["learned_limit"]:
@@ -170,10 +172,17 @@ def fleet_line(view: Row) -> str:
         f"{sum(worker['alive'] for worker in view['workers'])} workers",
         f"webhooks: {view['webhooks']['pending']} pending, {view['webhooks']['dead']} dead",
         *([f"held: {view['hold']['reason']}"] if view["hold"] else []),
+        *([] if view["redis_memory"]["takes_jobs"] else [f"redis full: {_full(view['redis_memory'])}"]),
         *([f"paused: {', '.join(paused)}"] if paused else []),
         *([f"cooling: {', '.join(plain(row['model']) for row in view['cooldowns'])}"] if view["cooldowns"] else []),
     ]
     return "  ".join(words)
+
+
+def _full(memory: Row) -> str:
+    if memory["begins_submissions"]:
+        return "new jobs are refused, those there are go on"
+    return "new jobs are refused, and no submission begins until there is room"
 
 
 # --- models

@@ -8,6 +8,7 @@ from worker.client.checks import Kind, Status
 from worker.client.client import Job, Page, WorkerClient
 from worker.client.errors import (
     Conflict,
+    CredentialsRefused,
     FieldError,
     InvalidRequest,
     NoAnswer,
@@ -22,6 +23,7 @@ from worker.client.errors import (
 
 __all__ = [
     "Conflict",
+    "CredentialsRefused",
     "FieldError",
     "InvalidRequest",
     "Job",

@@ -32,6 +32,7 @@ from worker.client.checks import (
 )
 from worker.client.errors import (
     Conflict,
+    CredentialsRefused,
     FieldError,
     InvalidRequest,
     NoAnswer,
@@ -165,6 +166,8 @@ class WorkerClient:
             if memory.is_full and not await self._line.record(order["id"]):
                 raise StorageFull(memory.words)
             answer = await self._ask("generate", order, size_bytes)
+        except CredentialsRefused:
+            raise
         except RedisUnavailable as error:
             raise RedisUnavailable(f"{error}; it may be queued: repeat it with the id {order['id']}") from error
         if answer is not None:

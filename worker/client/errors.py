@@ -60,6 +60,10 @@ class RedisUnavailable(WorkerClientError):  # noqa: N818 - named after what it s
     """Redis cannot be used now. A call may or may not have been queued: repeat it, under an id of your own."""
 
 
+class CredentialsRefused(RedisUnavailable):
+    """Redis does not let the client in, and nothing was queued: set user and password in its URL."""
+
+
 def fault(field: str, message: str) -> InvalidRequest:
     """Make the error of a single field."""
     return InvalidRequest({"field": field, "message": message})

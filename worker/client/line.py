@@ -27,7 +27,7 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.client.checks import write_json
-from worker.client.errors import RedisUnavailable, WrongAddress
+from worker.client.errors import CredentialsRefused, RedisUnavailable, WrongAddress
 from worker.ending import ASK_EVERY_S, end
 from worker.index import newest
 from worker.keys import Keys
@@ -206,8 +206,9 @@ class Line:
                     yield
             except (RedisError, OSError) as error:
                 self._failed_at_s = time.monotonic()
-                if isinstance(error, AuthenticationError):
-                    raise RedisUnavailable(f"{self._where()} refuses the credentials of the URL") from error
+                if AuthenticationError in {type(error), type(error.__cause__)}:  # or while the connection is made
+                    words = "refuses the credentials: set user and password in the client's redis_url"
+                    raise CredentialsRefused(f"{self._where()} {words}") from error
                 raise RedisUnavailable(f"{self._where()} is away: {type(error).__name__}") from error
 
     def _where(self) -> str:

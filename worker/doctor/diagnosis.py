@@ -12,7 +12,7 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ import httpx
 from config.models import KINDS, Models
 from config.settings import Settings, SettingsError
 from jobs.destinations import is_public, url_fault
+from worker.absence import place
 from worker.doctor.findings import ANSWER_S, Finding, Level, skew
 from worker.doctor.redis_checks import check_redis
 from worker.embedded import EmbeddedRedisError
@@ -38,7 +39,7 @@ LIST_LIMIT_BYTES = 1024 * 1024
 def diagnose() -> list[Finding]:
     """Check everything that can be checked."""
     try:
-        settings, models = load_settings()
+        settings, models = load_settings(quiet=True)
     except SettingsError as error:
         return [_scope(None), *(_unsettled(fault) for fault in error.faults)]
     found = [
@@ -55,8 +56,7 @@ def diagnose() -> list[Finding]:
             mend = "start `onysoft-worker up`, or set DATA_DIR or REDIS_URL to where the jobs are"
             redis = [*_data_dir(settings), Finding("redis", "problem", str(error), mend)]
             return found + redis + asyncio.run(_all_at_once(settings))
-        if settings.redis_url is None:
-            found += _data_dir(settings)
+        found += _data_dir(settings)
         return found + asyncio.run(_all_at_once(settings, check_redis(url, settings, models)))
 
 
@@ -76,10 +76,7 @@ def _scope(settings: Settings | None) -> Finding:
     if settings.redis_url is None:
         says += f", with the embedded Redis in {settings.data_dir.absolute()} (REDIS_URL is not set)"
     else:
-        url = urlsplit(settings.redis_url)
-        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname or ""
-        where = f"{url.scheme}://{host}{f':{url.port}' if url.port else ''}{url.path}"
-        says += f", with the Redis of REDIS_URL, {where}"
+        says += f", with the Redis of REDIS_URL, {place(settings.redis_url)}"
     return Finding("checked", "ok", says)
 
 
@@ -104,16 +101,23 @@ def _key(settings: Settings) -> Iterator[Finding]:
         yield Finding("gateway key", "ok", "is set, in the usual form")
 
 
+DATA_DIR_IS_FOR: Mapping[bool, tuple[Level, str]] = {  # by whether the embedded Redis lies there
+    True: ("problem", "Redis takes no job that it cannot write to disk"),
+    False: ("warning", "tasks that were accepted while Redis is away are kept there"),
+}
+
+
 def _data_dir(settings: Settings) -> Iterator[Finding]:
     root = settings.data_dir.absolute()
+    level, mend = DATA_DIR_IS_FOR[settings.redis_url is None]
     there = next(folder for folder in (root, *root.parents) if os.access(folder, os.F_OK))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        yield Finding("data directory", "problem", f"{there} cannot be written to", "set DATA_DIR, or its owner")
+        yield Finding("data directory", level, f"{there} cannot be written to", f"set DATA_DIR, or its owner: {mend}")
         return
     free_bytes = shutil.disk_usage(there).free
     room = f"{root} can be written to, {free_bytes / 1024**3:.1f} GB free"
     if free_bytes < ROOM_BYTES:
-        yield Finding("data directory", "warning", room, "make room: Redis takes no job that it cannot write to disk")
+        yield Finding("data directory", "warning", room, f"make room: {mend}")
     else:
         yield Finding("data directory", "ok", room)
 

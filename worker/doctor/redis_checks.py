@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from config.models import Models
 from config.settings import Settings
+from worker.absence import reason
 from worker.doctor.findings import ANSWER_S, Finding, skew
 from worker.fleet import Overview
 from worker.link import STORE_ERRORS, Link, RedisAway, RedisRefused
@@ -47,7 +48,7 @@ async def check_redis(url: str, settings: Settings, models: Models) -> list[Find
 def _no_answer(error: Exception) -> Finding:
     match error:
         case RedisAway():
-            says = "Redis does not answer"
+            says = f"Redis does not answer: {reason(error)}"
         case RedisRefused():
             says = "Redis refuses our credentials"
         case _:
@@ -123,7 +124,7 @@ def _persistence(info: dict[str, str], sync: str | None, save: str | None) -> It
         yield Finding(name, "warning", says, mend)
     else:
         says = "Redis keeps nothing on disk: a restart loses every job, paid tasks included"
-        yield Finding(name, "warning", says, mend)
+        yield Finding(name, "problem", says, mend)
 
 
 def _memory(info: dict[str, str]) -> Iterator[Finding]:
@@ -139,7 +140,7 @@ def _memory(info: dict[str, str]) -> Iterator[Finding]:
         yield Finding(name, "warning", f"maxmemory-policy is {policy}: harmless only while maxmemory is not set", mend)
     more = "raise maxmemory, or lower RETENTION_S and restart the workers: ended jobs are pruned every 30 s"
     if memory.is_full:
-        says = f"{memory.ratio:.0%} of maxmemory is used: new jobs are refused above {MARK:.0%}, those there are go on"
+        says = f"{memory.ratio:.0%} of maxmemory is used (the mark is {MARK:.0%}): {memory.stops}"
         yield Finding(name, "problem", says, more)
     elif memory.ratio > FILLING:
         says = f"{memory.ratio:.0%} of maxmemory is used: above {MARK:.0%} new jobs are refused"

@@ -4,7 +4,6 @@ A batch is no transaction: each of its requests is taken or refused for itself, 
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,7 +23,7 @@ from worker.store import Store
 from worker.web.body import MAX_BATCH, decode_json, read_body
 from worker.web.openapi import CREATE_JOB, CREATE_JOBS, LOCATION, UNREADABLE, problems, shown
 from worker.web.problems import Kind, Refusal, problem_object, refusal_of, unavailable
-from worker.web.services import EXTRA_PATIENCE_S_PER_MB, PATIENCE_S, answer, redis_answering, services
+from worker.web.services import EXTRA_PATIENCE_S_PER_MB, PATIENCE_S, answer, redis_answering, services, tell_silence
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 EXTRA_PATIENCE_S_PER_JOB = 0.001
@@ -200,13 +199,12 @@ async def _take_all(request: Request, raws: Sequence[Any], *, within_s: float) -
     door = services(request).door
     ids = [own if (own := _own_id(raw)) is not None else new_id("job_") for raw in raws]
     results: list[Taken | Refusal] = [_unknown(job_id) for job_id in ids]
-    troubles: Counter[str] = Counter()
 
     async def take(index: int) -> None:
         try:
             results[index] = await door.take(raws[index], fallback_id=ids[index])
-        except (RedisAway, RedisRefused) as error:
-            troubles[str(error)] += 1
+        except (RedisAway, RedisRefused):
+            pass
         except Exception as error:  # noqa: BLE001 - one request's bug is not the others'
             results[index] = refusal_of(error)
             if results[index].kind is Kind.INTERNAL_ERROR:  # type: ignore[union-attr]
@@ -216,9 +214,7 @@ async def _take_all(request: Request, raws: Sequence[Any], *, within_s: float) -
         async with asyncio.timeout(within_s):
             await asyncio.gather(*(take(index) for index in range(len(raws))))
     except TimeoutError:
-        troubles[f"Redis did not answer within {within_s:g} s"] += 1
-    for trouble in troubles:
-        log.warning("redis.away", error=trouble)
+        tell_silence(within_s)
     return results
 
 

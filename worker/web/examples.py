@@ -200,6 +200,7 @@ FLEET_EXAMPLE = {
         }
     ],
     "quarantined": 0,
+    "redis_memory": {"used_bytes": 52428800, "max_bytes": 1073741824, "takes_jobs": True, "begins_submissions": True},
     "money": {
         "paid_unused": {
             "total": 2,

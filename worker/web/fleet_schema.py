@@ -91,6 +91,15 @@ class LearnedLimitView(Described):
     per_s: int = Field(description="In so many seconds.")
 
 
+class RedisMemoryView(Described):
+    """How full Redis is."""
+
+    used_bytes: int
+    max_bytes: int | None = Field(description="Its `maxmemory`; null where it has none, or does not tell.")
+    takes_jobs: bool = Field(description="False above the mark: new jobs are refused.")
+    begins_submissions: bool = Field(description="False at `maxmemory`: no submission begins until there is room.")
+
+
 class FleetView(Described):
     """How the fleet stands."""
 
@@ -107,6 +116,7 @@ class FleetView(Described):
     quarantined: int = Field(
         description="Jobs whose record is damaged: they are left as they are, and on no other list."
     )
+    redis_memory: RedisMemoryView
     money: MoneyView
 
 

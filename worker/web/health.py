@@ -26,7 +26,8 @@ async def healthz() -> Response:
     openapi_extra=OPEN,
 )
 async def readyz(request: Request) -> Response:
-    """Answer 200 if Redis answers within a second. The question is for its clock, which our times go by."""
+    """Answer 200 if Redis answers within a second and takes writes."""
     async with redis_answering("Redis does not answer: check REDIS_URL", within_s=READY_WITHIN_S):
         await services(request).store.ping()
+        await services(request).store.check_role()
     return answer({"status": "ready"})

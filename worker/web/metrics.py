@@ -22,10 +22,7 @@ from jobs.places import Repair
 from jobs.states import ENDED
 from jobs.verdict import Code
 from worker.fleet import Overview
-from worker.link import RedisRefused
-from worker.memory import RedisMemory
 from worker.outbox import STATES
-from worker.store import Store
 from worker.web.openapi import problems
 from worker.web.problems import Kind
 from worker.web.services import redis_answering, services
@@ -86,17 +83,8 @@ async def show_metrics(request: Request) -> Response:
     store = services(request).store
     async with redis_answering("Redis is away: scrape again"):
         counters, overview = await store.counters(), await store.fleet.overview(store.now_ms())
-        memory = await _memory(store)
-    text = generate_latest(_Collected([*counted(counters), *distributed(counters), *standing(overview, memory)]))
+    text = generate_latest(_Collected([*counted(counters), *distributed(counters), *standing(overview)]))
     return Response(text, headers={"cache-control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-async def _memory(store: Store) -> RedisMemory:
-    """Read how full Redis is, as far as it tells."""
-    try:
-        return await store.fleet.memory()
-    except RedisRefused:
-        return RedisMemory()
 
 
 class _Collected:
@@ -143,7 +131,7 @@ def cumulated(name: str, row: tuple[str, ...], buckets: Mapping[tuple[str, ...],
     return added
 
 
-def standing(overview: Overview, memory: RedisMemory) -> Iterator[Metric]:
+def standing(overview: Overview) -> Iterator[Metric]:
     """Make families of how the fleet stands, and its Redis."""
     held = {(reason,): int(overview.hold == reason) for reason in (*HOLD_REASONS, *filter(None, [overview.hold]))}
     rows: dict[str, tuple[Sequence[str], Mapping[Any, float]]] = {
@@ -152,7 +140,7 @@ def standing(overview: Overview, memory: RedisMemory) -> Iterator[Metric]:
         "webhooks": (("state",), {(state,): overview.webhooks[state] for state in STATES}),
         "webhook_destinations_failing": ((), {(): overview.all_failing}),
         "workers": ((), {(): len(overview.alive)}),
-        "redis_memory_ratio": ((), {(): memory.ratio}),
+        "redis_memory_ratio": ((), {(): overview.memory.ratio}),
         "held": (("reason",), held),
     }
     for name, (labels, values) in rows.items():

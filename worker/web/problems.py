@@ -22,7 +22,7 @@ from jobs.job import NewerRecord, UnreadableRecord
 from jobs.request import Fault, InvalidRequest, RequestTooLarge
 from worker.actions import NoSuchJob, NotPossible
 from worker.enqueue import Conflict, StorageFull
-from worker.link import RedisAway, RedisRefused
+from worker.link import ReadOnlyReplica, RedisAway, RedisRefused
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -198,7 +198,8 @@ def refusal_of(error: Exception) -> Refusal:
             headers = {"retry-after": str(RETRY_AFTER_S)} if is_newer else None
             return Refusal(Kind.NEWER_VERSION if is_newer else Kind.RECORD_DAMAGED, str(error), headers=headers)
         case RedisAway() | RedisRefused():
-            return unavailable("Redis is away: repeat the request")
+            is_replica = isinstance(error, ReadOnlyReplica)
+            return unavailable(str(error) if is_replica else "Redis is away: repeat the request")
         case _:
             return Refusal(Kind.INTERNAL_ERROR, "the log has it under this answer's X-Request-Id")
 
@@ -213,8 +214,6 @@ async def answer_error(request: Request, error: Exception) -> Response:
     refusal = refusal_of(error)
     if refusal.kind is Kind.INTERNAL_ERROR:
         return internal_error(request.method, path, error)
-    if isinstance(error, RedisAway | RedisRefused):
-        log.warning("redis.away", error=str(error))
     return refused(refusal, path)
 
 

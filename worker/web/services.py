@@ -1,6 +1,7 @@
 """Owns what routes work with, and for how long they wait for Redis."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from config.settings import Settings
 from jobs.request import MAX_FAULTS, Fault, InvalidRequest
 from worker.enqueue import Door
 from worker.fleet import Overview
-from worker.link import STORE_ERRORS, RedisAway, RedisRefused
+from worker.link import STORE_ERRORS, TOLD_EVERY_S, ReadOnlyReplica, RedisAway, RedisRefused
 from worker.store import Store
 from worker.web.problems import RETRY_AFTER_S, Kind, Refusal, encode_json
 
@@ -53,8 +54,10 @@ class Glance:
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         self._overview = await self._store.fleet.overview(now_ms)
-                except (*STORE_ERRORS, TimeoutError) as error:
-                    log.warning("redis.away", where="overview", error=str(error) or type(error).__name__)
+                except STORE_ERRORS:
+                    return None
+                except TimeoutError:
+                    tell_silence(PATIENCE_S)
                     return None
             return self._overview
 
@@ -88,8 +91,21 @@ async def redis_answering(
         async with asyncio.timeout(within_s):
             yield
     except (RedisAway, RedisRefused, TimeoutError) as error:
-        log.warning("redis.away", error=str(error) or f"Redis did not answer within {within_s:g} s")
-        raise Refusal(Kind.UNAVAILABLE, detail, headers={"retry-after": str(RETRY_AFTER_S)}, members=members) from error
+        if isinstance(error, TimeoutError):
+            tell_silence(within_s)
+        words = str(error) if isinstance(error, ReadOnlyReplica) else detail
+        raise Refusal(Kind.UNAVAILABLE, words, headers={"retry-after": str(RETRY_AFTER_S)}, members=members) from error
+
+
+_told_silent_s = -TOLD_EVERY_S
+
+
+def tell_silence(within_s: float) -> None:
+    """Log that Redis is silent, at most once a minute. What it refuses, or that it is gone, its link tells."""
+    global _told_silent_s  # noqa: PLW0603 - one log a process
+    if time.monotonic() - _told_silent_s >= TOLD_EVERY_S:
+        _told_silent_s = time.monotonic()
+        log.warning("redis.away", error=f"Redis did not answer within {within_s:g} s")
 
 
 def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

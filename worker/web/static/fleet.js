@@ -47,6 +47,12 @@ function noticesOf(fleet, now) {
     found.push(notice("bad", "hold", "Submissions are held", `${reason}: ${HOLD_WORDS[reason] ?? "the gateway refuses this account"}, `,
       ...(since ? ["since ", when(since), ` (${ageOf(since, now)})`] : []), ...(probe ? [", next probe ", when(probe)] : [])));
   }
+  const memory = fleet.redis_memory;
+  if (!memory.begins_submissions) {
+    found.push(notice("bad", "full", "Redis is full", "It is at its maxmemory: no submission begins until there is room, and new jobs are refused; what was submitted ends"));
+  } else if (!memory.takes_jobs) {
+    found.push(notice("bad", "full", "Redis is nearly full", "New jobs are refused; those there are go on. Raise its maxmemory, or lower RETENTION_S"));
+  }
   if (fleet.rate_limited_until && new Date(fleet.rate_limited_until) > now) {
     found.push(notice("warn", "rate", "Rate limited", "The requests of this minute are used up; submissions go on at ", when(fleet.rate_limited_until)));
   }
