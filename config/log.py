@@ -49,6 +49,7 @@ EVENTS = frozenset(
         "request.failed",
         "request.refused",
         "redis.back",
+        "sequence.restored",
         "storage.freed",
         "storage.full",
         "task.accepted",
