@@ -287,6 +287,7 @@ def read_spec(job_id: str, form: Mapping[str, Any]) -> Spec:
         or not _are(int, numbers)
     ):
         raise ValueError("spec: is none of this job's")
+    "".join(texts).encode()  # what is no Unicode fits in no key
     return spec
 
 

@@ -95,12 +95,15 @@ async def test_tasks_of_a_damaged_record_are_kept(bench: Bench, receiver: Receiv
     assert await bench.raw.zrange("onysoft:wheel:track", 0, -1) == [f"1:{job_id}".encode()]
 
 
-@pytest.mark.parametrize("damage", ["spec", "string"])
+@pytest.mark.parametrize("damage", ["spec", "string", "models"])
 async def test_a_record_that_says_nothing_is_quarantined(bench: Bench, web: Api, damage: str) -> None:
     """It is off all lists, its id stays taken, everyone says what is wrong, and it is gone when its time has come."""
     job_id = await bench.submit(id="lost", input=directed())
     if damage == "string":
         await bench.raw.set("onysoft:job:lost", "x")
+    elif damage == "models":  # what no key can be named by
+        spec = json.loads(await bench.raw.hget("onysoft:job:lost", "spec"))
+        await bench.raw.hset("onysoft:job:lost", "spec", json.dumps({**spec, "models": ["\ud83d"]}))
     else:
         await bench.raw.hset("onysoft:job:lost", "spec", "\ufffd")
     before = await dump(bench, "onysoft:job:lost")
