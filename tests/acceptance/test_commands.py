@@ -143,8 +143,10 @@ async def test_why_a_job_does_not_move_is_told(place: Place) -> None:
 
 
 async def test_a_worker_that_was_killed_is_told_as_gone(place: Place, api: Api) -> None:
-    """``queues`` says since when, and the doctor only notes it while another is alive."""
+    """``queues`` says since when, by the pid its log lines carry; the doctor only notes it while another is alive."""
     lost = await place.started("work")
+    [started] = lost.events("process.started")
+    assert (started["pid"], started["host"]) == (lost.pid, socket.gethostname())
     await eventually(lambda: _workers(api, 2))
     await lost.kill()
 

@@ -29,7 +29,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         api = Api(address)
         api.http.headers["authorization"] = f"Bearer {TOKEN}"
         async with api.http, browsing(tmp_path) as page:
-            yield Stage(address, api, page)
+            yield Stage(address, api, page, place.embedded_url())
     finally:
         await place.close()
         await runner.cleanup()

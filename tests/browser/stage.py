@@ -15,3 +15,4 @@ class Stage:
     address: str
     api: Api
     page: Page
+    redis_url: str

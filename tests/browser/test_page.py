@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import redis.asyncio
 from chromium import Page
 from product import directed
 from stage import TOKEN, Stage
@@ -186,6 +187,23 @@ async def test_failing_webhooks_are_no_all_clear(stage: Stage) -> None:
     assert await page.run("document.querySelector('#notices [data-key^=failing-http]').scrollWidth") <= 390
     assert not await page.run(text_of("#notices", "All clear"))
     assert await page.run(text_of("#state", "Limited"))
+    check_quiet(stage)
+
+
+async def test_a_full_redis_is_no_all_clear(stage: Stage) -> None:
+    """Above the mark new jobs are refused, at its maxmemory nothing is submitted: the page says which."""
+    await stage.api.submit("a", kind="image", input=directed("a", duration_s=0.1))
+    page = await signed_in(stage)
+    await page.until(text_of("#notices", "All clear"))
+    async with redis.asyncio.Redis.from_url(stage.redis_url) as client:
+        used_bytes = int((await client.info("memory"))["used_memory"])
+        await client.config_set("maxmemory", round(used_bytes / 0.95))
+        await page.until(text_of("#notices [data-key=full]", "those there are go on"))
+        await client.config_set("maxmemory", 1)
+        await page.until(text_of("#notices [data-key=full]", "no submission begins"))
+        await page.until(text_of("#state", "Needs attention"))
+        await client.config_set("maxmemory", 0)
+    await page.until(text_of("#notices", "All clear"))
     check_quiet(stage)
 
 
