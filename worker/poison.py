@@ -18,6 +18,7 @@ A record of a newer version is nobody's fault: it is given back at once, for a w
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -52,7 +53,7 @@ SIGNED_AGAIN_MS = 60_000
 DAMAGES = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, AssertionError)
 
 
-class Bounds:
+class Bounds(ABC):
     """Bounds how often work is tried that goes wrong; what becomes of it then is its heirs' to say."""
 
     def __init__(self, store: Store) -> None:
@@ -139,21 +140,21 @@ class Bounds:
             cleared += await self._store.quarantine.clear_of_job(*await self.place(claim))
         return cleared
 
+    @abstractmethod
     async def place(self, claim: Claim) -> tuple[str, str | None, Spec | None]:
         """Name the job a claim is of, where its webhooks go, and what was asked, where that is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, claim: Claim) -> str:
         """Name the key of the record a claim is of."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def release(self, claim: Claim, due_ms: int | None) -> None:
         """Give a claim back."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def end(self, claim: Claim, why: str) -> None:
         """End what a claim is of."""
-        raise NotImplementedError
 
 
 class JobBounds(Bounds):
