@@ -30,6 +30,7 @@ from worker.record import view
 from worker.upkeep import Prune
 
 QUEUE = "onysoft:jobs"
+PATIENCE_S = 60.0  # buffers of a busy Redis may keep it at its bound for a while
 PART_BYTES = 30_000
 BALLAST_BYTES = 30_000_000
 ROOM_BYTES = 6_000_000
@@ -138,7 +139,7 @@ async def test_filled_by_jobs(api: Api, bench: Bench, receiver: Receiver) -> Non
     assert len(taken) > 20
     async with bench.worker():
         for job_id in taken:
-            assert (await bench.ended(job_id))["status"] == "completed"
+            assert (await bench.ended(job_id, within_s=PATIENCE_S))["status"] == "completed"
 
         async def told() -> bool:
             return {event["data"]["id"] for event in receiver.received} >= taken
